@@ -1,0 +1,90 @@
+"""The SHA-256 state chain of one blob, as far as it is known, and on whose word.
+
+State 0 is the standard's initial value and is known; the end is the digest and is known. Link i takes state i to state
+i + 1 (the last link takes its state to the digest, padding included) and is *known* when both are. This module decides
+on results; the hashing itself is `p2pd.hashing`, or nothing at all in the simulator.
+
+Invariant: `states` never changes under a piece that is present: a state is forgotten only together with the pieces
+that rest on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from p2pd.swarm.messages import LINKS_MAX, Vouch
+
+INITIAL_STATE = bytes.fromhex("6a09e667bb67ae853c6ef372a54ff53a510e527f9b05688c1f83d9ab5be0cd19")  # FIPS 180-4, 5.3.3
+RETRACTED_MAX = 64  # signers remembered as retracted for one blob; more than that many holders never had one lease
+
+
+@dataclass(slots=True)
+class Chain:
+    """What is known of the chain of a blob of `count` pieces."""
+
+    digest: bytes
+    count: int
+    states: dict[int, bytes] = field(default_factory=dict)
+    vouchers: dict[int, Vouch] = field(default_factory=dict)  # link -> the voucher that covers it
+    retracted: dict[bytes, int] = field(default_factory=dict)  # signer's key -> highest void term
+
+    def __post_init__(self) -> None:
+        self.states[0] = INITIAL_STATE
+        self.states[self.count] = self.digest
+
+    def link(self, index: int) -> tuple[bytes, bytes] | None:
+        """The states before and after piece `index`; None while one of them is unknown."""
+        before, after = self.states.get(index), self.states.get(index + 1)
+        return None if before is None or after is None else (before, after)
+
+    def accepts(self, voucher: Vouch, size: int) -> str | None:
+        """Why this voucher can't be taken in; None if it can. The signature is the caller's to check, after this."""
+        last = voucher.first + len(voucher.states) - 1
+        if voucher.digest != self.digest or voucher.size != size or last > self.count:
+            return "a voucher for another blob"
+        if voucher.term <= self.retracted.get(voucher.key, -1):
+            return "a voucher that its signer took back"
+        for place, state in enumerate(voucher.states, voucher.first):
+            known = self.states.get(place)
+            if known is not None and known != state:
+                return "a voucher that contradicts the chain"
+        return None
+
+    def add(self, voucher: Vouch) -> None:
+        """Take in a voucher that `accepts` let pass and whose signature holds."""
+        for place, state in enumerate(voucher.states, voucher.first):
+            self.states.setdefault(place, state)
+        for index in range(voucher.first, voucher.first + len(voucher.states) - 1):
+            self.vouchers.setdefault(index, voucher)
+
+    def extend(self, index: int, after: bytes) -> bool:
+        """Take in a link that this node computed itself; False if another state is already known there."""
+        return self.states.setdefault(index + 1, after) == after
+
+    def retract(self, key: bytes, term: int) -> set[int]:
+        """Forget the links that rest on a signer's vouchers up to `term`; returns them."""
+        if len(self.retracted) < RETRACTED_MAX or key in self.retracted:
+            self.retracted[key] = max(term, self.retracted.get(key, -1))
+        return self.forget({i for i, v in self.vouchers.items() if v.key == key and v.term <= term})
+
+    def forget(self, links: set[int]) -> set[int]:
+        """Forget these links, and every state that no remaining voucher holds; returns all links lost by it."""
+        for index in links:
+            self.vouchers.pop(index, None)
+        known_before = {i for i in range(self.count) if self.link(i)}
+        kept = {0: INITIAL_STATE, self.count: self.digest}
+        for index, voucher in self.vouchers.items():
+            for place in (index, index + 1):
+                kept[place] = voucher.states[place - voucher.first]
+        self.states = kept
+        return {i for i in known_before if self.link(i) is None} | links
+
+    def unvouched(self, start: int) -> range:
+        """The next run of links from `start` that are known but that no voucher covers, at most LINKS_MAX long."""
+        first = start
+        while first < self.count and (first in self.vouchers or self.link(first) is None):
+            first += 1
+        end = first
+        while end < self.count and end - first < LINKS_MAX and end not in self.vouchers and self.link(end):
+            end += 1
+        return range(first, end)

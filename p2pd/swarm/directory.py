@@ -1,0 +1,365 @@
+"""The directory: who has or wants a blob, and who holds its lease. The same code serves in the tracker and in a node.
+
+Soft state: it is made of what connected nodes announce, and gone with their connections. Messages in, messages out; no
+I/O and no clock. It hands out neighbours and leases, counts nothing about anybody's behaviour and bans nobody.
+
+Invariant: a blob has at most one lease here, and its holder is a member of the blob. A directory that is new to a blob
+(its start, a takeover) grants nothing for `NEW_S`; a lease that a holder names is adopted, the higher term first, then
+the lower node id.
+
+Bounds: a member of a blob costs about 0.4 KiB; MEMBERS_MAX of a blob, BLOBS_PER_NODE of a node, BLOBS_MAX in all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from random import Random
+
+from p2pd.swarm.messages import Announce, Answer, Contact, Holdings, Message, Release, Withdraw
+
+NEW_S = 2.0  # one announce interval of a holder: time enough to hear of a lease that is in force
+GATHER_S = 0.1  # a node that holds a lease already gets another only if nobody else asks in this time
+PROGRESS_S = 10.0  # a holder without progress for this long, and for
+PROGRESS_LINKS = 4  # ... this many times its last link's time, loses the lease
+SLOW_LOSSES = 2  # holders in a row lost by no progress: upstream is slow, so the allowance doubles
+FAILURE_S = 30.0  # a node that could not pull a reference is not asked again for so long
+WRONG_BYTES_MAX = 2  # holders whose upstream bytes missed the digest, before the blob counts as failed
+HANDED_OUT = 24  # neighbours in one answer at the most
+MEMBERS_MAX = 20_000
+BLOBS_PER_NODE = 2_048
+BLOBS_MAX = 200_000
+
+# Why a node hands back its lease or can't pull.
+REASONS = ("done", "unwanted", "denied", "missing", "unreachable", "busy", "limited", "wrong-bytes", "bad-answer")
+_FAULTS_OF_THE_NODE = frozenset({"denied", "missing", "unreachable", "limited", "wrong-bytes", "bad-answer"})
+
+Outgoing = list[tuple[bytes, Message]]
+
+
+@dataclass(slots=True)
+class Member:
+    """What one node announced of one blob."""
+
+    wanting: bool = False
+    waiting: bool = False
+    stuck: bool = False
+    can_pull: bool = False
+    complete: bool = False
+    primary: bool = False
+    failed_until: float = -1.0
+    failure: str = ""
+
+
+@dataclass(slots=True)
+class Lease:
+    """Who pulls the blob, and how it goes on."""
+
+    holder: bytes
+    term: int
+    progress: int
+    progress_at: float
+    link_s: float  # time between the last two signs of progress
+
+
+@dataclass(slots=True)
+class Blob:
+    digest: bytes
+    members: dict[bytes, Member] = field(default_factory=dict)
+    order: list[bytes] = field(default_factory=list)  # the members, for choosing at random
+    lease: Lease | None = None
+    term: int = 0  # the highest ever seen
+    size: int = -1
+    upstream: str = ""
+    quiet_until: float = -1.0  # grants nothing before: this directory is new to the blob
+    gather_until: float = -1.0
+    taken: bool = False  # somebody looks to this directory for its lease
+    losses: int = 0  # holders in a row lost by no progress
+    wrong: int = 0  # holders in a row whose bytes missed the digest
+
+
+class Directory:
+    """All blobs that the connected nodes announce. Every method returns the messages to send: (node id, message)."""
+
+    def __init__(self, random: Random, now: float) -> None:
+        self._random = random
+        self._nodes: dict[bytes, Contact] = {}
+        self._blobs_of: dict[bytes, set[bytes]] = {}
+        self._leases_of: dict[bytes, int] = {}
+        self._blobs: dict[bytes, Blob] = {}
+        self._watched: dict[bytes, None] = {}  # blobs that want a look at the next tick: a lease, or nobody to hold it
+        self._holds: dict[str, float] = {}  # upstream -> until when its registry asked everybody to wait
+        self._started = now
+
+    # -- what the owner tells it ------------------------------------------------------------------------------------
+
+    def connected(self, contact: Contact) -> None:
+        """A node can be reached now; it must come before the node's first message."""
+        self._nodes[contact.node_id] = contact
+        self._blobs_of.setdefault(contact.node_id, set())
+
+    def disconnected(self, node: bytes, now: float) -> Outgoing:
+        """A node is gone, and with it all that it announced."""
+        out: Outgoing = []
+        self._nodes.pop(node, None)
+        for digest in self._blobs_of.pop(node, ()):
+            out += self._remove(self._blobs[digest], node, now)
+        return out
+
+    def handle(self, node: bytes, message: Message, now: float) -> Outgoing:
+        """One message of a connected node. Messages that are not for a directory are passed over."""
+        if node not in self._nodes:
+            return []
+        match message:
+            case Announce():
+                return self._announce(node, message, now)
+            case Release():
+                return self._release(node, message, now)
+            case Withdraw():
+                blob = self._blobs.get(message.digest)
+                return self._remove(blob, node, now) if blob and node in blob.members else []
+            case Holdings():
+                for digest in message.digests:
+                    blob = self._join(digest, node, now)
+                    if blob:
+                        member = blob.members[node]
+                        member.complete, member.wanting = True, False
+        return []
+
+    @property
+    def watching(self) -> bool:
+        """Whether `tick` has anything to look after."""
+        return bool(self._watched)
+
+    def tick(self, now: float) -> Outgoing:
+        """To be called a few times a second while `watching`: leases without progress, grants that were put off."""
+        out: Outgoing = []
+        for digest in list(self._watched):
+            blob = self._blobs.get(digest)
+            if blob is None:
+                del self._watched[digest]
+                continue
+            if blob.lease and now > self._lost_at(blob, blob.lease):
+                out += self._lose(blob, now)
+            if blob.lease is None:
+                out += self._grant(blob, now)
+            if blob.lease is None and not any(m.wanting for m in blob.members.values()):
+                self._watched.pop(digest, None)
+        return out
+
+    def lease(self, digest: bytes) -> tuple[bytes, int] | None:
+        """(holder, term) of a blob's lease here."""
+        blob = self._blobs.get(digest)
+        return (blob.lease.holder, blob.lease.term) if blob and blob.lease else None
+
+    def summary(self) -> dict[str, int]:
+        """Counts for metrics and checks."""
+        return {
+            "nodes": len(self._nodes),
+            "blobs": len(self._blobs),
+            "members": sum(len(b.members) for b in self._blobs.values()),
+            "leases": sum(self._leases_of.values()),
+        }
+
+    # -- messages ---------------------------------------------------------------------------------------------------
+
+    def _announce(self, node: bytes, a: Announce, now: float) -> Outgoing:
+        known = a.digest in self._blobs
+        blob = self._join(a.digest, node, now)
+        if blob is None:
+            return []
+        member = blob.members[node]
+        if a.wanting and not member.wanting:
+            member.failed_until = min(member.failed_until, now + 1.0)  # a new wish: soon worth another try
+        member.wanting, member.waiting, member.complete = a.wanting, a.waiting, a.complete
+        member.can_pull, member.primary, member.stuck = a.can_pull, a.primary, a.stuck
+        if a.size >= 0 and blob.size < 0:
+            blob.size = a.size
+        blob.upstream = a.upstream or blob.upstream
+        out: Outgoing = []
+        if a.primary and not blob.taken:
+            blob.taken = True
+            if known:  # so far a stand-by for it: another directory's lease may still be named
+                blob.quiet_until = now + NEW_S
+        if a.term:
+            out += self._adopt(blob, node, a, now)
+        if blob.lease is None and a.wanting:
+            out += self._grant(blob, now)
+        if blob.lease or a.wanting:
+            self._watched[blob.digest] = None
+        if not any(to == node for to, _ in out):
+            out.append((node, self._answer(blob, node, a.need, now)))
+        return out
+
+    def _adopt(self, blob: Blob, node: bytes, a: Announce, now: float) -> Outgoing:
+        """A node says that it holds the lease: renew it, adopt it, or tell it that another one wins."""
+        lease = blob.lease
+        if lease and lease.holder == node:
+            lease.term = max(lease.term, a.term)
+            if a.progress > lease.progress:
+                lease.link_s = (now - lease.progress_at) / (a.progress - lease.progress)
+                lease.progress, lease.progress_at = a.progress, now
+                blob.losses = 0
+        elif lease is None or (a.term, lease.holder) > (lease.term, node):
+            if lease is None and a.term < blob.term:
+                return []  # it lost that lease meanwhile, and nobody was there to hear of it: let it ask anew
+            previous = lease.holder if lease else b""
+            self._set_lease(blob, Lease(node, a.term, a.progress, now, 0.0))
+            if previous:
+                return [(previous, self._answer(blob, previous, 0, now))]
+        blob.term = max(blob.term, a.term)
+        return []
+
+    def _release(self, node: bytes, r: Release, now: float) -> Outgoing:
+        blob = self._blobs.get(r.digest)
+        member = blob.members.get(node) if blob else None
+        if blob is None or member is None or r.reason not in REASONS:
+            return []
+        if r.reason in _FAULTS_OF_THE_NODE:
+            member.failure, member.failed_until = r.reason, now + FAILURE_S
+        if r.reason == "limited":
+            member.failed_until = now + r.retry_s
+            self._holds[blob.upstream] = max(self._holds.get(blob.upstream, 0.0), now + r.retry_s)
+        if r.reason == "wrong-bytes":
+            blob.wrong += 1
+        if r.reason == "unwanted":
+            member.wanting = member.waiting = False
+        if r.reason == "done":
+            blob.wrong = blob.losses = 0
+        if blob.lease and blob.lease.holder == node:
+            self._set_lease(blob, None)
+        return self._grant(blob, now) if blob.lease is None else []
+
+    # -- leases -----------------------------------------------------------------------------------------------------
+
+    def _grant(self, blob: Blob, now: float) -> Outgoing:
+        """Give the lease to the wanter at whom it costs least; or say that every wanter has failed."""
+        wanters = [(node, m) for node, m in blob.members.items() if m.wanting and m.primary]
+        if not wanters or now < blob.quiet_until or now < self._started + NEW_S:
+            return []
+        if blob.wrong >= WRONG_BYTES_MAX:
+            blob.wrong = 0
+            for _, member in wanters:
+                member.failure, member.failed_until = "wrong-bytes", now + FAILURE_S
+        able = [(node, m) for node, m in wanters if m.can_pull and m.failed_until <= now]
+        if any(m.complete for m in blob.members.values()):
+            # The swarm has all of it. Only who gets nothing from there has a reason to go upstream.
+            able = [(node, m) for node, m in able if m.stuck]
+            if not able:
+                return []
+        if not able:
+            if any(m.failed_until <= now for _, m in wanters):
+                return []  # somebody has not failed: it may become able, or somebody else may come
+            return [(node, self._answer(blob, node, 0, now)) for node, _ in wanters]
+        node = min(able, key=lambda e: (self._leases_of.get(e[0], 0), not e[1].waiting, self._random.random()))[0]
+        if self._leases_of.get(node, 0) and now >= self._started + NEW_S:
+            if blob.gather_until < 0:
+                blob.gather_until = now + GATHER_S
+            if now < blob.gather_until:
+                return []
+        blob.gather_until = -1.0
+        fresh = blob.term == 0
+        blob.term += 1
+        self._set_lease(blob, Lease(node, blob.term, 0, now, 0.0))
+        answer = self._answer(blob, node, HANDED_OUT, now, fresh=fresh)
+        return [(node, answer)]
+
+    def _lost_at(self, blob: Blob, lease: Lease) -> float:
+        allowance = max(PROGRESS_S, PROGRESS_LINKS * lease.link_s)
+        if blob.losses >= SLOW_LOSSES:
+            allowance *= 2 ** min(6, blob.losses - SLOW_LOSSES + 1)
+        return lease.progress_at + allowance
+
+    def _lose(self, blob: Blob, now: float) -> Outgoing:
+        """The holder stands still. The lease goes to another, if there is one to go to."""
+        assert blob.lease
+        holder = blob.lease.holder
+        blob.losses += 1
+        others = any(
+            m.wanting and m.primary and m.can_pull and m.failed_until <= now
+            for node, m in blob.members.items()
+            if node != holder
+        )
+        if not others or blob.losses == SLOW_LOSSES:
+            blob.lease.progress_at = now  # upstream is slow, or nobody else could: wait on
+            return []
+        self._set_lease(blob, None)
+        member = blob.members[holder]
+        member.failure, member.failed_until = "unreachable", now + FAILURE_S
+        out = self._grant(blob, now)
+        return [*out, (holder, self._answer(blob, holder, 0, now))]
+
+    def _set_lease(self, blob: Blob, lease: Lease | None) -> None:
+        if blob.lease:
+            self._leases_of[blob.lease.holder] -= 1
+            if not self._leases_of[blob.lease.holder]:
+                del self._leases_of[blob.lease.holder]
+        blob.lease = lease
+        if lease:
+            self._leases_of[lease.holder] = self._leases_of.get(lease.holder, 0) + 1
+            blob.term = max(blob.term, lease.term)
+        self._watched[blob.digest] = None
+
+    # -- members ----------------------------------------------------------------------------------------------------
+
+    def _join(self, digest: bytes, node: bytes, now: float) -> Blob | None:
+        """The blob with this node as a member; None where a bound does not allow it."""
+        blob = self._blobs.get(digest)
+        if blob is None:
+            if len(self._blobs) >= BLOBS_MAX:
+                return None
+            blob = self._blobs[digest] = Blob(digest)
+        if node not in blob.members:
+            if len(blob.members) >= MEMBERS_MAX or len(self._blobs_of[node]) >= BLOBS_PER_NODE:
+                return None if blob.members else self._blobs.pop(digest) and None
+            blob.members[node] = Member()
+            blob.order.append(node)
+            self._blobs_of[node].add(digest)
+        return blob
+
+    def _remove(self, blob: Blob, node: bytes, now: float) -> Outgoing:
+        del blob.members[node]
+        place = blob.order.index(node)
+        blob.order[place] = blob.order[-1]
+        blob.order.pop()
+        self._blobs_of.get(node, set()).discard(blob.digest)
+        out: Outgoing = []
+        if blob.lease and blob.lease.holder == node:
+            self._set_lease(blob, None)
+            out = self._grant(blob, now)
+        if not blob.members:
+            del self._blobs[blob.digest]
+            self._watched.pop(blob.digest, None)
+        return out
+
+    def _answer(self, blob: Blob, node: bytes, need: int, now: float, fresh: bool = False) -> Answer:
+        lease = blob.lease
+        member = blob.members.get(node)
+        failure = ""
+        if lease is None and member and member.failed_until > now and member.wanting:
+            wanters = [m for m in blob.members.values() if m.wanting]
+            have_it = any(m.complete for m in blob.members.values())
+            if not have_it and all(m.failed_until > now for m in wanters):
+                failure = member.failure
+        hold_s = max(0, int(self._holds.get(blob.upstream, 0.0) - now + 0.999))
+        return Answer(
+            blob.digest,
+            blob.size,
+            lease.holder if lease else b"",
+            lease.term if lease else 0,
+            fresh,
+            failure,
+            min(hold_s, 86400),
+            tuple(self._choose(blob, node, min(need, HANDED_OUT))),
+        )
+
+    def _choose(self, blob: Blob, asker: bytes, need: int) -> Iterator[Contact]:
+        """Neighbours at random, without favour: preferring the near ones would hurt the mixing."""
+        if need <= 0:
+            return
+        chosen = blob.order if len(blob.order) <= need + 1 else self._random.sample(blob.order, need + 1)
+        for node in chosen[: need + 1]:
+            contact = self._nodes.get(node)
+            if node != asker and contact is not None and contact.port and need > 0:
+                need -= 1
+                yield contact
