@@ -75,7 +75,6 @@ async def serve_control(
         async def handle(stream: trio.SocketStream) -> None:
             nonlocal active
             if active >= CONNECTIONS_MAX:
-                await trio.aclose_forcefully(stream)
                 return
             active += 1
             try:
@@ -84,7 +83,6 @@ async def serve_control(
                 pass
             finally:
                 active -= 1
-                await trio.aclose_forcefully(stream)
 
         await trio.serve_listeners(handle, [trio.SocketListener(listener)], task_status=task_status)
 

@@ -64,7 +64,6 @@ async def serve_admin(
     async def handle(stream: trio.SocketStream) -> None:
         nonlocal active
         if active >= CONNECTIONS_MAX:
-            await trio.aclose_forcefully(stream)
             return
         active += 1
         try:
@@ -74,7 +73,6 @@ async def serve_admin(
             pass  # the client went away
         finally:
             active -= 1
-            await trio.aclose_forcefully(stream)
 
     await trio.serve_listeners(handle, listeners, task_status=task_status)
 
