@@ -1,13 +1,12 @@
 """The node's metrics, by the names that every claim about p2pd is checked with.
 
-Counts and gives out; measures nothing itself. Children are bound once and label values come from sets that are closed
-or bounded, so neither memory nor a scrape grows with blobs, peers or repositories, none of which is ever a label.
+Counts and gives out; measures nothing itself. Label values come from sets that are closed or bounded, so neither memory nor a
+scrape grows with blobs, peers or repositories, none of which is ever a label.
 Imports nothing of p2pd.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Literal
 
 from prometheus_client import (
@@ -31,12 +30,9 @@ OTHER = "other"
 
 
 class Metrics:
-    """One node's metrics on a registry of its own. Methods are cheap (under a microsecond) and thread-safe.
+    """One node's metrics on a registry of its own. Methods are cheap (about a microsecond) and thread-safe."""
 
-    `registries` are the configured upstreams: requests to any other host count as "other".
-    """
-
-    def __init__(self, version: str, registries: Iterable[str] = ()) -> None:
+    def __init__(self, version: str) -> None:
         disable_created_metrics()
         self._registry = CollectorRegistry()
         Info("p2pd_build", "The version that runs.", registry=self._registry).info({"version": version})
@@ -57,9 +53,7 @@ class Metrics:
         self._peers = Gauge("p2pd_peers", "Peers connected.", registry=self._registry)
         self._leases = Gauge("p2pd_leases_held", "Blobs that this node pulls from upstream.", registry=self._registry)
         self._store = Gauge("p2pd_store_bytes", "Bytes of disk that blobs take.", registry=self._registry)
-        self._bound_requests: dict[tuple[str, str, int | None], Counter] = {}
-        self._bound_reasons: dict[str, Counter] = {}
-        self._registries = frozenset(registries)
+        self._names: dict[str, set[str]] = {"registry": set(), "kind": set(), "reason": set()}
 
     def received(self, source: Source, count: int) -> None:
         """`count` bytes of blobs came from `source`."""
@@ -83,31 +77,20 @@ class Metrics:
 
     def piece_rejected(self, reason: str) -> None:
         """A piece did not hold."""
-        child = self._bound_reasons.get(reason)
-        if child is None:
-            label = reason if len(self._bound_reasons) < LABEL_VALUES_MAX else OTHER
-            child = self._rejected.labels(label)
-            if label == reason:
-                self._bound_reasons[reason] = child
-        child.inc()
+        self._rejected.labels(self._bounded("reason", reason)).inc()
 
     def upstream_request(self, registry: str, kind: str, code: int | None) -> None:
         """A request went to a registry; `code` is the HTTP status, None when no answer came."""
-        key = (registry, kind, code)
-        child = self._bound_requests.get(key)
-        if child is None:
-            child = self._request_child(registry, kind, code)
-            if len(self._bound_requests) < LABEL_VALUES_MAX * LABEL_VALUES_MAX:
-                self._bound_requests[key] = child
-        child.inc()
+        status = str(code) if code is not None and 100 <= code <= 599 else "error"
+        self._requests.labels(self._bounded("registry", registry), self._bounded("kind", kind), status).inc()
 
-    def _request_child(self, registry: str, kind: str, code: int | None) -> Counter:
-        kinds = {known for _, known, _ in self._bound_requests}
-        return self._requests.labels(
-            registry if registry in self._registries else OTHER,
-            kind if kind in kinds or len(kinds) < LABEL_VALUES_MAX else OTHER,
-            str(code) if code is not None and 100 <= code <= 599 else "error",
-        )
+    def _bounded(self, label: str, value: str) -> str:
+        known = self._names[label]
+        if value not in known:
+            if len(known) >= LABEL_VALUES_MAX:
+                return OTHER
+            known.add(value)
+        return value
 
     def set_peers(self, count: int) -> None:
         """Peers connected now."""

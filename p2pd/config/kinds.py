@@ -234,6 +234,11 @@ def optional(kind: Kind) -> Kind:
     return Kind(lambda value, context: None if value == "none" else kind.read(value, context), kind.from_text)
 
 
+def no_or(kind: Kind) -> Kind:
+    """The same kind, or "" for "none": not even what the environment says."""
+    return Kind(lambda value, context: "" if value == "none" else kind.read(value, context), kind.from_text)
+
+
 KINDS_OF_UPSTREAM: dict[str, Kind] = {
     "url": url("https", "http"),
     "username": Kind(lambda value, _: _text(value, "a user name")),
@@ -241,6 +246,6 @@ KINDS_OF_UPSTREAM: dict[str, Kind] = {
     "docker_config": path(exists=True),
     "ca": path(exists=True),
     "client_certificate": path(exists=True),
-    "proxy": url("http", "https", user_allowed=True),
+    "proxy": no_or(url("http", "https", user_allowed=True)),
     "download_limit": rate(),
 }

@@ -218,10 +218,10 @@ def _joined_host(keys: Keys, *, is_table: bool = False) -> Keys:
 def _kind_of(keys: Keys, setting: _Setting) -> Kind:
     tables = (*TABLES, "upstreams")
     if keys[0] not in tables:
-        what = "table" if len(keys) > 1 or setting.value == {} else "key (keys stand in a table)"
-        raise setting.error(
-            f"unknown {what} {keys[0]!r}{_did_you_mean(keys[0], tables)}; the tables are {', '.join(tables)}"
-        )
+        known = f"{_did_you_mean(keys[0], tables)}; the tables are {', '.join(tables)}"
+        if len(keys) > 1 or setting.value == {}:
+            raise setting.error(f"unknown table {keys[0]!r}{known}")
+        raise setting.error(f"{keys[0]!r} is not a table, and keys must stand in a table{known}")
     if keys[0] == "upstreams":
         if len(keys) < 3:
             raise setting.error('must be a table of registries, as in [upstreams."registry.example:5000"]')
@@ -238,6 +238,9 @@ def _kind_of(keys: Keys, setting: _Setting) -> Kind:
 
 def _normal_host(text: str, setting: _Setting) -> str:
     try:
+        if text.startswith("*"):  # a pattern, as in "*-docker.pkg.dev"
+            normal_host(text.replace("*", "x", 1))
+            return text.lower()
         return normal_host(text)
     except BadName as error:
         raise setting.error(f"{error}: write host or host:port, without https:// or a path") from None
@@ -279,7 +282,6 @@ def _upstream(reader: _Reader, host: str, setting: _Setting, known: UpstreamConf
         raise given[have].error(f"{lack} is missing: a registry's username and password_file go together")
     values = {f.name: getattr(known, f.name) for f in fields(UpstreamConfig)} if known else {}
     values |= {"host": host}
-    values.setdefault("url", f"https://{host}")
     for key, part in given.items():
         values["password" if key == "password_file" else key] = part.value
     try:
