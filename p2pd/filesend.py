@@ -1,0 +1,180 @@
+"""A run of a file's bytes to a socket with sendfile(2), without the disk ever holding up the event loop.
+
+Not a protocol: whoever calls writes headers and frames. Used by the mirror and by the peers' connections; imports
+nothing of p2pd.
+
+sendfile(2) on a non-blocking socket still blocks on the *file*: a page that is not in the page cache is read from the
+disk inside the call. So each window of the file is first probed with preadv2(2) and RWF_NOWAIT, and a window that is
+not resident is read ahead in a worker thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+
+import trio
+
+WINDOW = 8 << 20  # bytes probed or read ahead at a time: a spinning disk reads them in about 50 ms
+PROBE_STRIDE = 128 << 10  # bytes between probes: the kernel's default readahead, so what it dropped as one is seen
+CALL_MAX = 4 << 20  # bytes in one sendfile call: about 1 ms on loopback, during which the other tasks wait
+SCRATCH = 256 << 10  # bytes of a worker thread's buffer
+READERS_MAX = 8  # worker threads that read ahead: a disk that hangs must not take all of the process's threads
+
+_GONE = frozenset(
+    {
+        errno.EPIPE,
+        errno.ECONNRESET,
+        errno.ECONNABORTED,
+        errno.ENOTCONN,
+        errno.ESHUTDOWN,
+        errno.ETIMEDOUT,
+        errno.EHOSTUNREACH,
+        errno.ENETUNREACH,
+        errno.ENETDOWN,
+    }
+)
+_SOURCE_FAILED = frozenset({errno.EIO, errno.ESTALE, errno.EUCLEAN, errno.ENODATA, errno.ENXIO, errno.EREMOTEIO})
+_NO_PROBE = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
+
+_readers: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("p2pd_filesend_readers")
+
+
+class SendError(Exception):
+    """A run that did not go out whole. `sent` is the number of its bytes that the socket did take."""
+
+    def __init__(self, message: str, sent: int = 0) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+class ReceiverGone(SendError):
+    """The receiver closed or reset the connection, or it was closed on this side: an everyday event."""
+
+
+class ReceiverStalled(SendError):
+    """The receiver took nothing for the whole stall timeout."""
+
+
+class SourceFailed(SendError):
+    """The file could not be read, or ends before the run does."""
+
+
+async def send_file_range(
+    sock: trio.socket.SocketType | socket.socket, fd: int, offset: int, count: int, *, stall_timeout: float
+) -> None:
+    """Send `count` bytes of `fd` from `offset` on; at least one checkpoint a call.
+
+    `sock` is non-blocking and nobody else writes to it meanwhile. `stall_timeout` in seconds. Raises ReceiverGone,
+    ReceiverStalled or SourceFailed. If cancelled, an unknown part has been sent: the stream can't be used further.
+    """
+    position, end = offset, offset + count
+    if position >= end:
+        await trio.lowlevel.checkpoint()
+    try:
+        while position < end:
+            window_end = min(position + WINDOW, end)
+            await warm(fd, position, window_end - position)
+            while position < window_end:
+                asked = min(CALL_MAX, window_end - position)
+                sent = _send_some(sock, fd, position, asked)
+                position += sent
+                if sent == asked:
+                    await trio.lowlevel.checkpoint()
+                else:
+                    await _wait_writable(sock, stall_timeout)
+    except SendError as error:
+        error.sent = position - offset
+        raise
+
+
+async def warm(fd: int, offset: int, count: int) -> None:
+    """Return when `count` bytes from `offset` on are, very likely, in the page cache. Raises SourceFailed.
+
+    No checkpoint when they are there already. Meant for at most a WINDOW; the kernel is asked for one more behind it.
+    Cancel-safe: an abandoned read ends by itself.
+    """
+    if _is_resident(fd, offset, count):
+        return
+    try:
+        limiter = _readers.get()
+    except LookupError:
+        limiter = trio.CapacityLimiter(READERS_MAX)
+        _readers.set(limiter)
+    # The thread works on its own descriptor: when the wait is abandoned, the caller may close `fd`, and another file
+    # may get its number. Whoever pops the loan closes it: the thread, or this task if the thread never began.
+    loan = [os.dup(fd)]
+    try:
+        await trio.to_thread.run_sync(_read_through, loan, offset, count, abandon_on_cancel=True, limiter=limiter)
+    finally:
+        with contextlib.suppress(IndexError):
+            os.close(loan.pop())
+
+
+def _is_resident(fd: int, offset: int, count: int) -> bool:
+    """False if any probed page is not in the page cache, or if this file system can't tell."""
+    buffers = [bytearray(1)]
+    try:
+        for position in range(offset, offset + count, PROBE_STRIDE):
+            os.preadv(fd, buffers, position, os.RWF_NOWAIT)
+        os.preadv(fd, buffers, offset + max(count - 1, 0), os.RWF_NOWAIT)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in _NO_PROBE or error.errno in _SOURCE_FAILED:
+            return False  # the worker finds out what is wrong, if anything is
+        raise
+    return True
+
+
+def _read_through(loan: list[int], offset: int, count: int) -> None:
+    """Read the run for its effect on the page cache, from a descriptor on loan. In a worker thread."""
+    try:
+        fd = loan.pop()
+    except IndexError:
+        return  # nobody waits any more
+    try:
+        os.posix_fadvise(fd, offset, count + WINDOW, os.POSIX_FADV_WILLNEED)
+        buffer = memoryview(bytearray(min(SCRATCH, count)))
+        position, end = offset, offset + count
+        while position < end:
+            got = os.preadv(fd, [buffer[: end - position]], position)
+            if got == 0:
+                return  # shorter than asked: sendfile finds out where
+            position += got
+    except OSError as error:
+        raise SourceFailed(f"reading at byte {offset}: {error.strerror}") from error
+    finally:
+        os.close(fd)
+
+
+def _send_some(sock: trio.socket.SocketType | socket.socket, fd: int, offset: int, count: int) -> int:
+    """One sendfile call; 0 if the socket's buffer is full."""
+    number = sock.fileno()
+    if number < 0:
+        raise ReceiverGone("the connection was closed on this side")
+    try:
+        sent = os.sendfile(number, fd, offset, count)
+    except BlockingIOError:
+        return 0
+    except OSError as error:
+        if error.errno in _GONE:
+            raise ReceiverGone(f"the receiver went away: {error.strerror}") from error
+        if error.errno in _SOURCE_FAILED:
+            raise SourceFailed(f"reading at byte {offset}: {error.strerror}") from error
+        raise
+    if sent == 0:
+        raise SourceFailed(f"the file ends at byte {offset}, {count} bytes before the end of the run")
+    return sent
+
+
+async def _wait_writable(sock: trio.socket.SocketType | socket.socket, stall_timeout: float) -> None:
+    with trio.move_on_after(stall_timeout) as scope:
+        try:
+            await trio.lowlevel.wait_writable(sock)
+        except trio.ClosedResourceError as error:
+            raise ReceiverGone("the connection was closed on this side") from error
+    if scope.cancelled_caught:
+        raise ReceiverStalled(f"the receiver took nothing for {stall_timeout:g} s")
