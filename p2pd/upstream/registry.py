@@ -1,0 +1,376 @@
+"""One registry as a pull client sees it: resolve a tag, look at a manifest or blob, stream it.
+
+Source: OCI distribution-spec v1.1.1, end-2, end-3, end-8 and end-12; what real registries do beside it stands at the
+place. Not here: hashing, caching of tags, who pulls. May know p2pd.oci and this package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from urllib.parse import quote, urljoin
+
+import trio
+
+from p2pd import oci
+from p2pd.oci import Descriptor, Kind
+from p2pd.upstream.auth import Authenticator, Nobody
+from p2pd.upstream.challenges import parse_challenges
+from p2pd.upstream.config import UpstreamConfig
+from p2pd.upstream.credentials import CredentialSource
+from p2pd.upstream.errors import BadAnswer, Denied, NotFound, Unreachable
+from p2pd.upstream.exchange import Exchange, OnRateLimit, OnRequest
+from p2pd.upstream.flights import Cache, Flights
+from p2pd.upstream.headers import parse_content_range, parse_length, plain_media_type
+from p2pd.upstream.limit import RateLimit
+from p2pd.upstream.stream import BlobStream, Opened
+from p2pd.upstream.transport import Answer, Transport
+from p2pd.upstream.urls import is_private_address, origin
+
+HEADER_PHASE_S = 15.0  # tokens, redirects and retries included: the mirror has to answer its client within 20 s
+TOKEN_ANSWER_MAX = 65536  # bytes
+PRIVATE_LIFETIME_S = 300.0  # how long an answer to "is it private" is believed
+PRIVATE_MAX = 4096  # repositories remembered, about 200 bytes each
+
+_PASSTHROUGH = re.compile(rf"({oci.NAME.pattern})/(tags/list|referrers/{oci.DIGEST.pattern})(\?.*)?", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer that is handed on as it is. `headers`: content-type, link, oci-filters-applied, where they came."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Registry:
+    """One upstream. Methods raise UpstreamError's children, oci.BadName for a name that is none. All can be cancelled.
+
+    Each call answers, or fails, within HEADER_PHASE_S; a stream then goes on for as long as bytes come.
+    """
+
+    def __init__(
+        self,
+        config: UpstreamConfig,
+        *,
+        on_request: OnRequest,
+        on_rate_limit: OnRateLimit | None = None,
+        private_address: Callable[[str], bool] = is_private_address,
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
+        """ValueError if a file that `config` names can't be used. The callbacks are explained at Upstreams."""
+        self.name = config.host
+        self._base = f"{config.url}/v2"
+        self._transport = Transport(config, private_address)
+        self._exchange = Exchange(config, self._transport, on_request, on_rate_limit, clock)
+        self._limit = RateLimit(config.download_limit, clock)
+        source = CredentialSource(config, clock)
+        self._has_credentials = source.configured
+        self._anonymous = Authenticator(config, Nobody(), self._send_for_token, clock)
+        self._ours = (
+            Authenticator(config, source, self._send_for_token, clock) if source.configured else self._anonymous
+        )
+        self._resolving: Flights[tuple[str, str], Descriptor] = Flights()
+        self._heading: Flights[tuple[str, str, str], Descriptor] = Flights()
+        self._probing: Flights[str, bool] = Flights()
+        self._private: Cache[str, bool] = Cache(PRIVATE_MAX, clock)
+        self._seen: Cache[str, str] = Cache(PRIVATE_MAX, clock)  # repository -> a manifest that it let us have
+
+    def __repr__(self) -> str:
+        return f"<Registry {self.name}>"
+
+    @property
+    def held_until(self) -> float:
+        """Until then (trio's clock) every call raises RateLimited at once."""
+        return self._exchange.held_until
+
+    def hold(self, seconds: float) -> None:
+        """Leave the registry in peace for so long, at most an hour: another member of the fleet was told to."""
+        self._exchange.hold(seconds)
+
+    async def aclose(self) -> None:
+        """Close the connections; streams that are open end with an error."""
+        await self._transport.aclose()
+
+    async def resolve(self, repository: str, tag: str) -> Descriptor:
+        """What a tag points to now. One HEAD, which Docker Hub does not count as a pull; a GET only for a registry
+        whose HEAD lacks digest, type or length. Calls for the same tag at the same time share one request."""
+        oci.check_tag(tag)
+        return await self._resolving.run((repository, tag), lambda: self._look("tag", repository, tag))
+
+    async def head(self, kind: Kind, repository: str, digest: str) -> Descriptor:
+        """Size and type of a manifest or blob. BadAnswer if the registry says another digest than the one asked for."""
+        oci.check_digest(digest)
+        key = (kind, repository, digest)
+        return await self._heading.run(key, lambda: self._look(kind, repository, digest))
+
+    @asynccontextmanager
+    async def open(self, kind: Kind, repository: str, digest: str, start: int = 0) -> AsyncIterator[BlobStream]:
+        """One request for the bytes from `start` to the end. A registry that ignores the range has its first bytes
+        discarded; one that can't serve it (416) is a BadAnswer."""
+        oci.check_digest(digest)
+        path, what = self._path(kind, repository, digest), self._what("GET", kind, repository, digest)
+        with _header_phase(what):
+            answer = await self._get(kind, what, repository, path, start)
+            try:
+                opened = await self._check_open(answer, kind, what, repository, digest, start)
+            except BaseException:
+                await answer.aclose()
+                raise
+        if kind == "manifest":
+            self._seen.put(repository, digest)
+        async with answer:
+            yield BlobStream(answer, opened, start if answer.status == 200 else 0, self._limit, what)
+
+    async def passthrough(self, path_and_query: str) -> Response:
+        """tags/list or referrers of a repository, e.g. "library/debian/tags/list?n=5"; other paths are NotFound.
+
+        Answers of 4xx are handed on, but not 401, 403 and 429, which raise as everywhere.
+        """
+        match = _PASSTHROUGH.fullmatch(path_and_query)
+        if not match:
+            raise NotFound(f"{self.name}: only tags/list and referrers are passed through")
+        query = quote(match[3] or "", safe="?&=%:/,+~@!*'()$;")
+        what = self._what("GET", match[2].partition("/")[0], match[1], "")
+        with _header_phase(what):
+            url = f"{self._base}/{match[1]}/{match[2]}{query}"
+            answer = await self._ask("passthrough", what, "GET", url, match[1], {"accept": "application/json, */*"})
+            async with answer:
+                self._check_refusal(answer, what, self._ours)
+                if answer.status >= 500 or answer.status < 200:
+                    raise BadAnswer(f"{what}: answered {answer.status}")
+                body = await answer.read(oci.MANIFEST_SIZE_MAX)
+        headers = {name: answer.header(name) for name in ("content-type", "oci-filters-applied")}
+        headers["link"] = _own_link(answer.header("link"), url)
+        return Response(answer.status, {name: value for name, value in headers.items() if value}, body)
+
+    async def is_private(self, repository: str) -> bool:
+        """True if the repository refuses anonymous access: 401 or 403 even with an anonymous token. Remembered for
+        minutes; an error of the network is not, and is raised."""
+        known = self._private.get(repository)
+        if known is not None:
+            return known
+        private = await self._probing.run(repository, lambda: self._probe(repository))
+        self._private.put(repository, private, PRIVATE_LIFETIME_S)
+        return private
+
+    # Requests
+
+    async def _ask(
+        self,
+        kind: str,
+        what: str,
+        method: str,
+        url: str,
+        repository: str,
+        headers: Mapping[str, str],
+        identity: Authenticator | None = None,
+    ) -> Answer:
+        """One request with the token flow around it. The caller closes the answer and judges its status."""
+        identity = identity or self._ours
+        self._exchange.check_hold()
+        header = await identity.authorization(repository)
+        answer = await self._exchange.send(kind, what, method, url, headers, header)
+        # A challenge of a host that we were redirected to is not the registry's, and has none of its tokens.
+        if answer.status != 401 or not answer.header("www-authenticate") or answer.origin != origin(url):
+            return answer
+        challenges = parse_challenges(answer.header_list("www-authenticate"))
+        await answer.discard()
+        header = await identity.answer(challenges, repository, header)
+        if header is None:
+            raise Denied(f"{what}: refused {self._as_whom(identity)}{identity.hint}", 401)
+        return await self._exchange.send(kind, what, method, url, headers, header)
+
+    async def _send_for_token(
+        self, method: str, url: str, headers: Mapping[str, str], authorization: str | None, body: bytes | None
+    ) -> tuple[int, bytes]:
+        what = f"{self.name}: {method} token"
+        async with await self._exchange.send("token", what, method, url, headers, authorization, body) as answer:
+            return answer.status, await answer.read(TOKEN_ANSWER_MAX)
+
+    async def _get(self, kind: Kind, what: str, repository: str, path: str, start: int) -> Answer:
+        headers = {"accept": oci.MANIFEST_ACCEPT if kind == "manifest" else "*/*"}
+        if start:
+            headers["range"] = f"bytes={start}-"
+        answer = await self._ask(kind, what, "GET", self._base + path, repository, headers)
+        return await self._checked(answer, what, {200, 206})
+
+    async def _checked(
+        self, answer: Answer, what: str, allowed: set[int], identity: Authenticator | None = None
+    ) -> Answer:
+        """`answer`, if its status is an allowed one and its body comes as it is; else closed, and the error raised."""
+        try:
+            self._check_refusal(answer, what, identity or self._ours)
+            if answer.status == 404:
+                raise NotFound(f"{what}: not there")
+            if answer.status not in allowed:
+                raise BadAnswer(f"{what}: answered {answer.status}")
+            coding = answer.header("content-encoding")
+            if coding and coding.strip().lower() != "identity":
+                raise BadAnswer(f"{what}: the body is encoded although none was asked for")
+        except BaseException:
+            await answer.discard()
+            raise
+        return answer
+
+    def _check_refusal(self, answer: Answer, what: str, identity: Authenticator) -> None:
+        if answer.status in (401, 403):
+            text = f"{what}: answered {answer.status} {self._as_whom(identity)}{identity.hint}"
+            raise Denied(text, answer.status)
+
+    # What the answers mean
+
+    async def _look(self, kind: str, repository: str, reference: str) -> Descriptor:
+        """HEAD of a tag or digest; if that does not say enough, a GET."""
+        path, what = self._path(kind, repository, reference), self._what("HEAD", kind, repository, reference)
+        headers = {"accept": "*/*" if kind == "blob" else oci.MANIFEST_ACCEPT}
+        with _header_phase(what):
+            answer = await self._ask(kind, what, "HEAD", self._base + path, repository, headers)
+            async with await self._checked(answer, what, {200, 405}):
+                await answer.discard()
+            found = self._described(answer, kind, reference, what) if answer.status == 200 else None
+            if found is None and kind == "blob":
+                found = await self._look_by_range(repository, reference)
+            elif found is None:
+                found = await self._look_by_body(repository, reference)
+        if kind != "blob":
+            self._seen.put(repository, reference)
+        return found
+
+    def _described(self, answer: Answer, kind: str, reference: str, what: str) -> Descriptor | None:
+        """What the headers say; None if they lack something. BadAnswer if they contradict what was asked."""
+        digest = answer.header("docker-content-digest")
+        if kind != "tag":
+            _check_digest_header(digest, reference, what)
+            digest = reference
+        size, media_type = (
+            parse_length(answer.header("content-length")),
+            plain_media_type(answer.header("content-type")),
+        )
+        if kind == "blob":
+            return None if size is None else Descriptor(reference, size, media_type or oci.BLOB_TYPE)
+        if not digest or not oci.DIGEST.fullmatch(digest) or not size or media_type is None:
+            return None
+        if size > oci.MANIFEST_SIZE_MAX:
+            raise BadAnswer(f"{what}: a manifest of {size} bytes; at most {oci.MANIFEST_SIZE_MAX} are taken")
+        return Descriptor(digest, size, media_type)
+
+    async def _look_by_body(self, repository: str, reference: str) -> Descriptor:
+        """For registries whose HEAD is poor: the manifest itself. Docker Hub would count this as a pull."""
+        what = self._what("GET", "manifest", repository, reference)
+        answer = await self._get("manifest", what, repository, self._path("manifest", repository, reference), 0)
+        async with answer:
+            body = await answer.read(oci.MANIFEST_SIZE_MAX)
+        digest = "sha256:" + hashlib.sha256(body).hexdigest()
+        asked = reference if oci.DIGEST.fullmatch(reference) else answer.header("docker-content-digest")
+        if asked and asked.startswith("sha256:") and asked != digest:
+            raise BadAnswer(f"{what}: the body is not {asked}")
+        media_type = oci.media_type_of(body)
+        if media_type is None:
+            raise BadAnswer(f"{what}: the body is not a manifest")
+        return Descriptor(digest, len(body), plain_media_type(answer.header("content-type")) or media_type)
+
+    async def _look_by_range(self, repository: str, digest: str) -> Descriptor:
+        """For registries whose HEAD of a blob has no length: what one byte of it says of the whole."""
+        what = self._what("GET", "blob", repository, digest)
+        url = self._base + self._path("blob", repository, digest)
+        answer = await self._ask("blob", what, "GET", url, repository, {"accept": "*/*", "range": "bytes=0-0"})
+        async with await self._checked(answer, what, {200, 206}):
+            found = parse_content_range(answer.header("content-range")) if answer.status == 206 else None
+            size = found[2] if found else parse_length(answer.header("content-length"))
+            if size is None or (answer.status == 206) != (found is not None):
+                raise BadAnswer(f"{what}: the registry does not say how long it is")
+            return Descriptor(digest, size, plain_media_type(answer.header("content-type")) or oci.BLOB_TYPE)
+
+    async def _check_open(
+        self, answer: Answer, kind: Kind, what: str, repository: str, digest: str, start: int
+    ) -> Opened:
+        _check_digest_header(answer.header("docker-content-digest"), digest, what)
+        length, media_type = (
+            parse_length(answer.header("content-length")),
+            plain_media_type(answer.header("content-type")),
+        )
+        if answer.status == 206:
+            given = parse_content_range(answer.header("content-range"))
+            if not start or given is None or given[0] != start or given[1] + 1 != given[2]:
+                raise BadAnswer(f"{what}: asked for all from byte {start} on, the answer's Content-Range is another")
+            if length is not None and length != given[2] - start:
+                raise BadAnswer(f"{what}: Content-Length and Content-Range contradict each other")
+            return Opened(given[2], start, media_type)
+        if length is None:
+            # A chunked body does not say how long the blob is, so its end could not be told from a cut.
+            length = (await self.head(kind, repository, digest)).size
+        if start > length or (start == length and start):
+            raise BadAnswer(f"{what}: has {length} bytes, none from byte {start} on")
+        return Opened(length, start, media_type)
+
+    async def _probe(self, repository: str) -> bool:
+        """Ask without credentials for what credentials, or nothing, let us have before; else for what most have."""
+        seen = self._seen.get(repository)
+        status = await self._anonymous_status("HEAD", f"/{repository}/manifests/{seen or 'latest'}", repository)
+        if status == 404 and seen is None:
+            status = await self._anonymous_status("GET", f"/{repository}/tags/list?n=1", repository)
+        if status == 404:
+            # Some registries say 404 for what they hide. Where we have credentials, that may be it.
+            return self._has_credentials
+        return status in (401, 403)
+
+    async def _anonymous_status(self, method: str, path: str, repository: str) -> int:
+        what = f"{self.name}: {method} of {repository} without credentials"
+        headers = {"accept": oci.MANIFEST_ACCEPT if method == "HEAD" else "application/json"}
+        with _header_phase(what):
+            try:
+                answer = await self._ask(
+                    "ping", what, method, self._base + path, repository, headers, identity=self._anonymous
+                )
+                async with await self._checked(answer, what, {200}, self._anonymous):
+                    await answer.discard()
+            except Denied as error:
+                return error.status
+            except NotFound:
+                return 404
+        return 200
+
+    # Words
+
+    def _path(self, kind: str, repository: str, reference: str) -> str:
+        return f"/{oci.check_repository(repository)}/{'blobs' if kind == 'blob' else 'manifests'}/{reference}"
+
+    def _what(self, method: str, kind: str, repository: str, reference: str) -> str:
+        return f"{self.name}: {method} {kind} {repository} {reference}".rstrip()
+
+    def _as_whom(self, identity: Authenticator) -> str:
+        return "without credentials" if identity is self._anonymous else "with the credentials that are configured"
+
+
+@contextmanager
+def _header_phase(what: str) -> Iterator[None]:
+    with trio.move_on_after(HEADER_PHASE_S) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise Unreachable(f"{what}: no answer within {HEADER_PHASE_S:.0f} s")
+
+
+def _check_digest_header(given: str | None, asked: str, what: str) -> None:
+    # Another algorithm's digest can't be compared; the bytes are checked against `asked` anyway.
+    if given and oci.DIGEST.fullmatch(given) and given != asked:
+        raise BadAnswer(f"{what}: the registry says that it sends {given}")
+
+
+def _own_link(link: str | None, url: str) -> str | None:
+    """A Link header that leads on within the registry, without its host: the client asks the mirror again."""
+    match = re.match(r'\s*<([^>]*)>\s*(;[^,"]*(?:"[^"]*"[^,"]*)*)$', link) if link else None
+    if not match:
+        return None
+    try:
+        target = urljoin(url, match[1])
+        if origin(target) != origin(url):
+            return None
+    except (ValueError, BadAnswer):
+        return None
+    path = "/" + target.split("/", 3)[3] if target.count("/") > 2 else "/"
+    return f"<{path}>{match[2]}"

@@ -1,0 +1,286 @@
+"""One HTTP request and its answer. The only module that knows httpx: no other one may import it, or httpcore.
+
+Not here: redirects, retries, tokens, what a status means. httpx's *client* is left aside on purpose: it keeps cookies,
+logs URLs (signed ones too) and follows what the environment says. Its transport does none of that.
+
+May know this package's config, errors and urls.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpcore
+import httpx
+import trio
+
+from p2pd.upstream.config import UpstreamConfig
+from p2pd.upstream.errors import AddressRefused, BadAnswer, Unreachable, UpstreamError
+from p2pd.upstream.urls import Origin, is_private_address, names_private_host, origin
+
+CONNECT_TIMEOUT_S = 5.0  # for each of: TCP, the TLS handshake
+READ_TIMEOUT_S = 20.0  # without one byte, in headers or body: then a resume elsewhere is better
+CLOSE_TIMEOUT_S = 1.0  # for the goodbye of a connection that is given up
+CONNECTIONS_MAX = 64  # to all hosts of one registry; a node streams about ten blobs at a time
+CONNECTIONS_IDLE_MAX = 8
+IDLE_S = 30.0  # registries' load balancers close at 60 s and more
+ADDRESSES_TRIED_MAX = 4  # of a redirect's host, one after the other
+DISCARD_MAX = 65536  # bytes of an unwanted body that are read to keep the connection
+
+# httpcore tells each header, httpx each URL, below WARNING. Some of both are secrets.
+for _name in ("httpx", "httpcore"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
+
+
+class Answer:
+    """Status, headers and the body as it comes. An async context manager; leaving it early gives the connection up."""
+
+    def __init__(self, response: httpx.Response, what: str, place: Origin) -> None:
+        self.origin = place  # whom it came from, after redirects
+        self.status = response.status_code
+        self._headers = response.headers
+        self._what = what
+        self._stream = response.stream
+        self._chunks: AsyncIterator[bytes] | None = None  # async generators all the way down: see aclose
+        self._ended = False
+        self._closed = False
+
+    def header(self, name: str) -> str | None:
+        """The header's value (joined by commas if it came several times)."""
+        return self._headers.get(name)
+
+    def header_list(self, name: str) -> list[str]:
+        """The values of a header that may come several times."""
+        return self._headers.get_list(name)
+
+    async def receive_some(self) -> bytes:
+        """The next bytes of the body as they came over the wire, b"" at its end. Unreachable if the connection breaks
+        or is silent for too long, BadAnswer if the body ends short of its Content-Length."""
+        if self._ended:
+            return b""
+        if self._chunks is None:
+            self._chunks = aiter(self._stream)  # type: ignore[arg-type]  # a response of an async transport
+        try:
+            chunk = await anext(self._chunks, b"")
+        except _FAILURES as error:
+            self._ended = True
+            raise _translated(error, self._what) from None
+        if not chunk:
+            self._ended = True
+            await self.aclose()
+        return chunk
+
+    async def read(self, limit: int) -> bytes:
+        """The whole body. BadAnswer if it has more than `limit` bytes."""
+        chunks, size = [], 0
+        while chunk := await self.receive_some():
+            size += len(chunk)
+            if size > limit:
+                raise BadAnswer(f"{self._what}: the answer has more than {limit} bytes")
+            chunks.append(chunk)
+        return b"".join(chunks)
+
+    async def discard(self) -> None:
+        """Done with it: read a small rest, so that the connection can be used again, and close."""
+        with suppress(UpstreamError), trio.move_on_after(CLOSE_TIMEOUT_S):
+            await self.read(DISCARD_MAX)
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Give the connection back if the body has ended, else close it. Never raises for the network's sake."""
+        if self._closed:
+            return
+        self._closed = True
+        with trio.CancelScope(shield=True), trio.move_on_after(CLOSE_TIMEOUT_S):
+            await self._stream.aclose()  # type: ignore[union-attr]
+            if self._chunks is not None and not self._ended:
+                # httpcore's nested generators hang at their yields. Trio warns of each that is collected so, and would
+                # run its end in some other task. The socket is closed: going on makes all of them end here.
+                with suppress(*_FAILURES):
+                    async for _ in self._chunks:
+                        pass
+
+    async def __aenter__(self) -> Answer:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+class Transport:
+    """The connections of one registry, and of the hosts that it sends us to.
+
+    `private` tells which IP addresses only a registry that is itself at such an address may send us to.
+    """
+
+    def __init__(self, config: UpstreamConfig, private: Callable[[str], bool] = is_private_address) -> None:
+        self._home = origin(config.url)
+        proxy = environment_proxy(config.url) if config.proxy is None else config.proxy or None
+        self._guard = _GuardedBackend(self._home, config, private)
+        self._proxied = proxy is not None
+        context = _tls(config)
+        limits = {
+            "max_connections": CONNECTIONS_MAX,
+            "max_keepalive_connections": CONNECTIONS_IDLE_MAX,
+            "keepalive_expiry": IDLE_S,
+        }
+        self._transport = httpx.AsyncHTTPTransport(
+            verify=context, trust_env=False, limits=httpx.Limits(**limits), proxy=proxy
+        )
+        if not self._proxied:
+            # httpx has no parameter for the network backend that its pool takes. A test holds us to it.
+            self._transport._pool = httpcore.AsyncConnectionPool(
+                ssl_context=context, network_backend=self._guard, **limits
+            )
+
+    async def send(self, what: str, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
+        """Send one request and receive the headers of its answer. `what` begins the text of errors.
+
+        Unreachable without an answer; BadAnswer for one that is not HTTP; AddressRefused if the host may not be asked.
+        """
+        self._check_proxied(url)
+        times = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+        try:
+            request = httpx.Request(
+                method, url, headers=dict(headers), content=body, extensions={"timeout": times.as_dict()}
+            )
+            return Answer(await self._transport.handle_async_request(request), what, origin(url))
+        except httpx.InvalidURL:
+            raise BadAnswer(f"{what}: sent to a URL that can't be used") from None
+        except AddressRefused as error:
+            raise AddressRefused(f"{what}: {error}") from None
+        except _FAILURES as error:
+            raise _translated(error, what) from None
+
+    def _check_proxied(self, url: str) -> None:
+        # A proxy resolves names itself, so only what can be read off the URL is checked here.
+        host = origin(url).host
+        if self._proxied and host != self._home.host and self._guard.refuses(host) and names_private_host(host):
+            raise AddressRefused(f"sent to the private address {host}")
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._transport.aclose()
+
+
+class _GuardedBackend(httpcore.AsyncNetworkBackend):
+    """Connects; checks the addresses of hosts other than the registry's own, between look-up and connect, so that a
+    name can't change its address after the check (DNS rebinding)."""
+
+    def __init__(self, home: Origin, config: UpstreamConfig, private: Callable[[str], bool]) -> None:
+        self._inner = httpcore.TrioBackend()
+        self._home = home
+        self._trusted = config.realm_hosts
+        self._private = private
+        self._open = config.allow_private_redirects or names_private_host(home.host)
+
+    def refuses(self, host: str) -> bool:
+        """True if `host` may not be at a private address."""
+        return not self._open and host not in self._trusted
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109  (httpcore's interface)
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        if (host, port) == self._home[1:]:
+            stream = await self._inner.connect_tcp(host, port, timeout, local_address, socket_options)
+            self._open = self._open or self._private(stream.get_extra_info("server_addr")[0])
+            return stream
+        if not self.refuses(host):
+            return await self._inner.connect_tcp(host, port, timeout, local_address, socket_options)
+        addresses = await self._public_addresses(host, port)
+        share = None if timeout is None else timeout / len(addresses)
+        for address in addresses[:-1]:
+            with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
+                return await self._inner.connect_tcp(address, port, share, local_address, socket_options)
+        return await self._inner.connect_tcp(addresses[-1], port, share, local_address, socket_options)
+
+    async def _public_addresses(self, host: str, port: int) -> list[str]:
+        try:
+            with trio.fail_after(CONNECT_TIMEOUT_S):
+                found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
+        except (OSError, trio.TooSlowError) as error:
+            raise httpcore.ConnectError(f"can't look up {host}: {_reason(error)}") from None
+        addresses = [str(sockaddr[0]) for *_, sockaddr in found]
+        allowed = [address for address in dict.fromkeys(addresses) if not self._private(address)]
+        if not allowed:
+            raise AddressRefused(f"sent to {host}, which is at a private address")
+        return allowed[:ADDRESSES_TRIED_MAX]
+
+    async def sleep(self, seconds: float) -> None:
+        await self._inner.sleep(seconds)
+
+
+def environment_proxy(url: str) -> str | None:
+    """The proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name for a URL, as other OCI clients read them."""
+    place = origin(url)
+    proxy = urllib.request.getproxies_environment().get(place.scheme)
+    if not proxy or names_private_host(place.host) or urllib.request.proxy_bypass_environment(place.host):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _tls(config: UpstreamConfig) -> ssl.SSLContext:
+    """System roots (httpx's bundle on a machine that has none), the registry's own CA, our certificate for it.
+
+    ValueError if a file can't be used.
+    """
+    paths = ssl.get_default_verify_paths()
+    has_roots = bool(paths.cafile) or bool(paths.capath and any(os.scandir(paths.capath)))
+    context = ssl.create_default_context() if has_roots else httpx.create_ssl_context(trust_env=False)
+    for name, path, load in (
+        ("ca", config.ca, context.load_verify_locations),
+        ("client_certificate", config.client_certificate, context.load_cert_chain),
+    ):
+        if path is not None:
+            _load(load, config.host, name, path)
+    return context
+
+
+def _load(load: Callable[[Path], object], host: str, name: str, path: Path) -> None:
+    try:
+        load(path)
+    except OSError as error:  # ssl.SSLError is one
+        contents = "a PEM file" if name == "ca" else "a PEM file with the certificate and its key"
+        raise ValueError(f"{host}: {name} {path} can't be used ({_reason(error)}); it must be {contents}") from None
+
+
+# What the network and the other side can do. httpx.LocalProtocolError is not among them: that is a bug of ours.
+_FAILURES = (httpx.TimeoutException, httpx.NetworkError, httpx.ProxyError, httpx.RemoteProtocolError)
+# Sentences of h11 and httpcore that hold nothing of what was sent.
+_HARMLESS = ("peer closed connection", "Server disconnected")
+
+
+def _translated(error: Exception, what: str) -> UpstreamError:
+    if isinstance(error, httpx.RemoteProtocolError):
+        text = str(error)
+        if text.startswith("Server disconnected"):
+            return Unreachable(f"{what}: the connection was closed before an answer")
+        return BadAnswer(f"{what}: {text if text.startswith(_HARMLESS) else 'the answer is not proper HTTP'}")
+    if isinstance(error, httpx.PoolTimeout):
+        return Unreachable(f"{what}: no free connection, {CONNECTIONS_MAX} are in use")
+    if isinstance(error, httpx.ConnectTimeout):
+        return Unreachable(f"{what}: no connection within {CONNECT_TIMEOUT_S:.0f} s")
+    if isinstance(error, httpx.TimeoutException):
+        return Unreachable(f"{what}: silent for {READ_TIMEOUT_S:.0f} s")
+    if isinstance(error, httpx.ProxyError):
+        return Unreachable(f"{what}: the proxy refused the connection")
+    if isinstance(error, httpx.ConnectError):
+        # The text is the system's or OpenSSL's. A certificate that is wrong stays wrong for the next try.
+        return Unreachable(f"{what}: can't connect: {str(error)[:200]}", passing="CERTIFICATE" not in str(error))
+    return Unreachable(f"{what}: the connection broke")
+
+
+def _reason(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or type(error).__name__
