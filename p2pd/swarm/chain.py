@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from p2pd.swarm.messages import LINKS_MAX, Vouch
+from p2pd.swarm.messages import Vouch
 
 INITIAL_STATE = bytes.fromhex("6a09e667bb67ae853c6ef372a54ff53a510e527f9b05688c1f83d9ab5be0cd19")  # FIPS 180-4, 5.3.3
 RETRACTED_MAX = 64  # signers remembered as retracted for one blob; more than that many holders never had one lease
@@ -78,13 +78,3 @@ class Chain:
                 kept[place] = voucher.states[place - voucher.first]
         self.states = kept
         return {i for i in known_before if self.link(i) is None} | links
-
-    def unvouched(self, start: int) -> range:
-        """The next run of links from `start` that are known but that no voucher covers, at most LINKS_MAX long."""
-        first = start
-        while first < self.count and (first in self.vouchers or self.link(first) is None):
-            first += 1
-        end = first
-        while end < self.count and end - first < LINKS_MAX and end not in self.vouchers and self.link(end):
-            end += 1
-        return range(first, end)

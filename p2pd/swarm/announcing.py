@@ -1,0 +1,258 @@
+"""Speaking with directories: which ones to ask for a blob, when, and what their answers mean for the lease.
+
+Targets, first the one whose word counts (primary), then a stand-by that hears the same:
+1. the configured trackers that are connected, in their order;
+2. without any: the two nodes that rendezvous hashing ranks highest for the blob among those that this node knows
+   (connected peers, mDNS, itself). A node that knows nobody is its own directory.
+For the first seconds after the start nothing is concluded from a view that is still empty.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from p2pd.swarm.blob import Blob
+from p2pd.swarm.commands import Connect, Failed, SizeHint
+from p2pd.swarm.directory import Directory
+from p2pd.swarm.messages import Announce, Answer, Contact, Holdings, Message, Release, Withdraw
+from p2pd.swarm.rendezvous import highest
+from p2pd.swarm.seeding import Seeder
+from p2pd.swarm.state import NEVER, Peer, State
+
+LOCAL = -1  # the peer number of this node's own directory
+RELEASE_RETRY_MAX_S = 86400
+
+
+@dataclass(slots=True)
+class Told:
+    """When and to whom a blob was announced last."""
+
+    next_at: float
+    targets: tuple[int, ...] = ()
+
+
+class Announcer:
+    """The announcements of one node, and its own directory."""
+
+    def __init__(self, state: State, seeder: Seeder, settles_at: float) -> None:
+        self._s = state
+        self._seeder = seeder
+        self.directory = Directory(state.random, state.now)
+        self.directory.connected(state.me)
+        self._told: dict[bytes, Told] = {}
+        self._members: dict[bytes, Contact] = {}  # what mDNS has found
+        self._unreachable: dict[bytes, float] = {}
+        self._settles_at = settles_at
+        self._local: list[tuple[bytes, Message]] = []  # what our own directory is to be told, in order
+        self._busy = False
+
+    # -- events -----------------------------------------------------------------------------------------------------
+
+    def members(self, contacts: tuple[Contact, ...]) -> None:
+        self._members = {c.node_id: c for c in contacts}
+        self.view_changed()
+
+    def view_changed(self) -> None:
+        """Another set of directories may be right now: look again soon."""
+        soon = self._s.now + 0.05
+        for told in self._told.values():
+            told.next_at = min(told.next_at, max(soon, 0))
+
+    def unreachable(self, node_id: bytes) -> None:
+        self._unreachable[node_id] = self._s.now + self._s.settings.directory_avoid_s
+        self.view_changed()
+
+    def peer_up(self, peer: Peer) -> None:
+        self._unreachable.pop(peer.contact.node_id, None)
+        if peer.tracker < 0:
+            self.directory.connected(peer.contact)
+        else:
+            self._s.send(peer.number, self._holdings())
+        self.view_changed()
+
+    def peer_down(self, peer: Peer) -> None:
+        if peer.tracker < 0:
+            self._deliver(self.directory.disconnected(peer.contact.node_id, self._s.now))
+        self.view_changed()
+
+    def _holdings(self) -> Holdings:
+        newest = list(self._s.stored)[-self._s.settings.holdings_most :]
+        return Holdings(tuple(reversed(newest)))
+
+    # -- announcing -------------------------------------------------------------------------------------------------
+
+    def track(self, blob: Blob) -> None:
+        """From now on the directories are told of this blob; at once."""
+        self._told.setdefault(blob.digest, Told(self._s.now)).next_at = self._s.now
+
+    def forget(self, blob: Blob) -> None:
+        """This node neither has nor wants the blob any more."""
+        told = self._told.pop(blob.digest, None)
+        for target in told.targets if told else ():
+            self._tell(target, Withdraw(blob.digest))
+
+    @property
+    def deadline(self) -> float:
+        soonest = min((t.next_at for t in self._told.values()), default=NEVER)
+        if self.directory.watching:
+            soonest = min(soonest, self._s.now + 0.1)
+        return soonest
+
+    def tick(self) -> None:
+        if self.directory.watching:
+            self._deliver(self.directory.tick(self._s.now))
+        for digest, told in list(self._told.items()):
+            if told.next_at <= self._s.now:
+                blob = self._s.blobs.get(digest)
+                if blob is None:
+                    self._told.pop(digest, None)
+                else:
+                    self._announce(blob, told)
+
+    def _announce(self, blob: Blob, told: Told) -> None:
+        settings, now = self._s.settings, self._s.now
+        targets = self._targets(blob.digest)
+        if not targets:
+            told.next_at = now + 0.25
+            return
+        if blob.term:
+            pause = settings.announce_holder_s
+        elif blob.hungry and (not blob.holder or now - max(blob.last_piece_at, blob.wanted_since) > 1.0):
+            pause = settings.announce_hungry_s
+        else:
+            pause = settings.announce_calm_s
+        told.next_at = now + pause * (0.9 + 0.2 * self._s.random.random())
+        told.targets = targets
+        want = blob.want
+        stuck = blob.hungry and now - max(blob.last_piece_at, blob.wanted_since) > settings.stuck_s
+        need = max(0, settings.neighbours_enough - len(blob.neighbours)) if blob.hungry else 0
+        for place, target in enumerate(targets):
+            message = Announce(
+                digest=blob.digest,
+                size=blob.geometry.size if blob.geometry else -1,
+                kind=want.kind if want else "",
+                upstream=want.upstream if want else blob.upstream,
+                repository=want.repository if want else "",
+                primary=place == 0,
+                wanting=blob.hungry,
+                waiting=bool(want and want.clients),
+                stuck=stuck,
+                can_pull=bool(want and want.can_pull),
+                complete=blob.complete,
+                term=blob.term,
+                progress=self._seeder.progress(blob.digest),
+                need=min(24, need + 2) if need else 0,
+            )
+            self._tell(target, message)
+
+    def release(self, blob: Blob, reason: str, retry_s: int = 0) -> None:
+        """Hand the lease back, or say that this node can't pull."""
+        told = self._told.get(blob.digest)
+        message = Release(blob.digest, blob.term, reason, min(retry_s, RELEASE_RETRY_MAX_S))
+        blob.term, blob.holder = 0, b""
+        for target in told.targets if told else ():
+            self._tell(target, message)
+
+    def _targets(self, digest: bytes) -> tuple[int, ...]:
+        trackers = sorted((p.tracker, n) for n, p in self._s.peers.items() if p.tracker >= 0)
+        if trackers:
+            return tuple(number for _, number in trackers[:2])
+        if self._s.now < self._settles_at:
+            return ()
+        self._unreachable = {n: t for n, t in self._unreachable.items() if t > self._s.now}
+        known = {p.contact.node_id for p in self._s.peers.values()} | set(self._members)
+        known = {n for n in known if n not in self._unreachable and not self._s.is_avoided(n)}
+        known.add(self._s.me.node_id)
+        targets = []
+        for node in highest(digest, known, 2):
+            if node == self._s.me.node_id:
+                targets.append(LOCAL)
+            elif node in self._s.by_node:
+                targets.append(self._s.by_node[node])
+            else:
+                self._s.out.append(Connect(self._members[node]))
+                if not targets:
+                    return ()  # the one whose word counts is on its way
+        return tuple(targets)
+
+    # -- our own directory ------------------------------------------------------------------------------------------
+
+    def heard(self, peer: Peer, message: Message) -> None:
+        """A peer takes this node for a directory."""
+        self._deliver(self.directory.handle(peer.contact.node_id, message, self._s.now))
+
+    def _tell(self, target: int, message: Message) -> None:
+        if target == LOCAL:
+            self._local.append((self._s.me.node_id, message))
+            self._drain()
+        elif target in self._s.peers:
+            self._s.send(target, message)
+
+    def _drain(self) -> None:
+        if self._busy:
+            return
+        self._busy = True
+        while self._local:
+            node, message = self._local.pop(0)
+            self._deliver(self.directory.handle(node, message, self._s.now))
+        self._busy = False
+
+    def _deliver(self, out: list[tuple[bytes, Message]]) -> None:
+        for node, message in out:
+            if node == self._s.me.node_id:
+                assert isinstance(message, Answer)
+                self.answered(message)
+            elif node in self._s.by_node:
+                self._s.send(self._s.by_node[node], message)
+
+    # -- answers ----------------------------------------------------------------------------------------------------
+
+    def answered(self, answer: Answer) -> None:
+        """A directory's word: neighbours, the lease, a size, or that nobody can get it."""
+        blob = self._s.blobs.get(answer.digest)
+        if blob is None:
+            return
+        if blob.geometry is None and answer.size >= 0:
+            self._s.out.append(SizeHint(blob.digest, answer.size))
+        self._meet(blob, answer.peers)
+        if answer.failure and blob.hungry:
+            self._s.out.append(Failed(blob.digest, answer.failure, answer.hold_s))
+            return
+        if answer.holder == self._s.me.node_id:
+            if blob.term == 0 and not blob.complete:
+                if not blob.hungry or not (blob.want and blob.want.can_pull):
+                    blob.term = answer.term
+                    self.release(blob, "unwanted" if not blob.hungry else "busy")
+                    return
+                blob.term, blob.holder = answer.term, answer.holder
+                self._seeder.start(blob, answer.fresh)
+                self.track(blob)
+        elif answer.holder:
+            blob.holder = answer.holder
+            self.rival(blob, answer.holder, answer.term)
+        elif not blob.term:
+            blob.holder = b""
+
+    def rival(self, blob: Blob, node_id: bytes, term: int) -> None:
+        """A neighbour says that it holds the lease which this node holds: the higher term wins, then the lower id."""
+        if blob.term and (term > blob.term or (term == blob.term and node_id < self._s.me.node_id)):
+            blob.holder = node_id
+            self.lose(blob)
+
+    def lose(self, blob: Blob) -> None:
+        """Stop pulling, keep serving."""
+        blob.term = 0
+        if not blob.alone:
+            self._seeder.stop(blob)
+        self.track(blob)
+
+    def _meet(self, blob: Blob, contacts: tuple[Contact, ...]) -> None:
+        settings = self._s.settings
+        room = settings.neighbours_enough + 2 - len(blob.neighbours)
+        for contact in contacts:
+            if room <= 0 or len(self._s.peers) >= settings.connections_max:
+                return
+            node = contact.node_id
+            if node != self._s.me.node_id and node not in self._s.by_node and not self._s.is_avoided(node):
+                self._s.out.append(Connect(contact))
+                room -= 1

@@ -1,0 +1,203 @@
+"""One blob's swarm at one node: its pieces, its chain, and what the neighbours have of it.
+
+Invariant: a piece is in exactly one state at any time: present (its link held), in flight (asked of peers), pulling
+(on its way from upstream), or missing. `check` asserts it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+
+from p2pd.swarm.chain import Chain
+from p2pd.swarm.pieces import Geometry, any_of, indices
+
+
+@dataclass(slots=True)
+class Neighbour:
+    """What a connected peer has of this blob."""
+
+    have: int = 0
+    wanting: bool = False
+    term: int = 0  # of the lease that it says it holds
+    shown: dict[int, float] = field(default_factory=dict)  # pieces this seeder showed to it alone -> when
+
+
+@dataclass(slots=True)
+class Want:
+    """Why this node wants the blob."""
+
+    kind: str
+    upstream: str
+    repository: str
+    clients: int
+    can_pull: bool
+    alone: bool
+
+
+@dataclass(slots=True)
+class Blob:
+    """The state of one blob. Sets of pieces are integers."""
+
+    digest: bytes
+    geometry: Geometry | None = None
+    chain: Chain | None = None
+    want: Want | None = None
+    upstream: str = ""  # of the last want: vouchers name it
+
+    present: int = 0
+    flying: int = 0
+    pulling: int = 0
+    missing: int = 0
+    computed: int = 0  # links that this node computed itself, from upstream or from the proven file
+    copies: dict[int, int] = field(default_factory=dict)  # piece in flight -> requests out for it (1 or 2)
+
+    neighbours: dict[int, Neighbour] = field(default_factory=dict)
+    counts: list[int] = field(default_factory=list)  # piece -> neighbours that have it
+    levels: list[int] = field(default_factory=list)  # number of neighbours -> the pieces that so many have
+
+    fresh: list[int] = field(default_factory=list)  # arrived, not yet told
+    news_at: float = 0.0
+    last_piece_at: float = 0.0
+    wanted_since: float = 0.0
+    reading: int = -1  # where a local client stands still
+    proven: bool = False
+    # the lease
+    term: int = 0  # of the lease that this node holds, 0 without one
+    holder: bytes = b""  # who holds it, as far as this node knows
+    left: int = 0  # pieces that went out from here at least once while this node seeds
+    seeding: bool = False  # pieces are shown one by one, not announced
+    alone: bool = False  # pulling outside the lease, for a client that has nowhere else to go
+    computing: bool = False  # the states of a proven blob are being computed
+    link_failures: dict[int, set[bytes]] = field(default_factory=dict)  # link -> nodes whose piece did not fit it
+
+    def set_size(self, size: int) -> None:
+        """The size is known now, for good."""
+        if self.geometry is None:
+            self.geometry = Geometry.of(size)
+            self.chain = Chain(self.digest, self.geometry.count)
+            self.missing = self.geometry.all
+            self.counts = [0] * self.geometry.count
+            self.levels = [self.geometry.all]
+
+    @property
+    def complete(self) -> bool:
+        return self.geometry is not None and self.present == self.geometry.all
+
+    @property
+    def hungry(self) -> bool:
+        """Whether pieces are still to be got."""
+        return self.want is not None and not self.complete
+
+    def check(self) -> None:
+        """The invariant of the module's first lines."""
+        if self.geometry:
+            sets = (self.present, self.flying, self.pulling, self.missing)
+            assert sum(s.bit_count() for s in sets) == self.geometry.count, self
+            assert self.present | self.flying | self.pulling | self.missing == self.geometry.all, self
+            assert set(indices(self.flying)) == set(self.copies), self
+
+    # -- pieces -----------------------------------------------------------------------------------------------------
+
+    def fly(self, index: int) -> None:
+        """One more request is out for a piece."""
+        bit = 1 << index
+        assert (self.missing | self.flying) & bit
+        self.missing &= ~bit
+        self.flying |= bit
+        self.copies[index] = self.copies.get(index, 0) + 1
+
+    def land(self, index: int) -> None:
+        """One request less is out for a piece; with the last one it is missing again (unless it came)."""
+        if index not in self.copies:
+            return
+        self.copies[index] -= 1
+        if not self.copies[index]:
+            del self.copies[index]
+            self.flying &= ~(1 << index)
+            self.missing |= 1 << index
+
+    def arrive(self, index: int) -> None:
+        """A piece's link held: it is present."""
+        bit = 1 << index
+        self.copies.pop(index, None)
+        self.flying &= ~bit
+        self.pulling &= ~bit
+        self.missing &= ~bit
+        self.present |= bit
+
+    def plan_pull(self, pieces: int) -> None:
+        """These missing pieces are on their way from upstream."""
+        self.pulling |= pieces & self.missing
+        self.missing &= ~pieces
+
+    def end_pull(self) -> None:
+        self.missing |= self.pulling
+        self.pulling = 0
+
+    def lose(self, pieces: int) -> int:
+        """Pieces whose links are void are missing again; returns those that were present."""
+        lost = self.present & pieces
+        self.present &= ~lost
+        self.computed &= ~pieces
+        self.missing |= lost
+        self.fresh = [i for i in self.fresh if not lost >> i & 1]
+        return lost
+
+    # -- neighbours -------------------------------------------------------------------------------------------------
+
+    def neighbour_has(self, neighbour: Neighbour, pieces: int) -> int:
+        """Add to what a neighbour has; returns what is new of it."""
+        new = pieces & ~neighbour.have
+        neighbour.have |= new
+        if not self.complete:
+            self._shift(new, 1)
+        return new
+
+    def neighbour_lacks(self, neighbour: Neighbour, pieces: int) -> None:
+        """Take away from what a neighbour has."""
+        gone = pieces & neighbour.have
+        neighbour.have &= ~gone
+        if not self.complete:
+            self._shift(gone, -1)
+
+    def remove_neighbour(self, peer: int) -> None:
+        neighbour = self.neighbours.pop(peer, None)
+        if neighbour:
+            self.neighbour_lacks(neighbour, neighbour.have)
+
+    def available(self) -> int:
+        """What the neighbours have between them."""
+        pieces = 0
+        for neighbour in self.neighbours.values():
+            pieces |= neighbour.have
+        return pieces
+
+    def recount(self) -> None:
+        """Count anew what the neighbours have: after a time in which it did not matter."""
+        assert self.geometry
+        self.counts = [0] * self.geometry.count
+        self.levels = [self.geometry.all]
+        for neighbour in self.neighbours.values():
+            self._shift(neighbour.have, 1)
+
+    def rarest(self, pieces: int, random: Random) -> int:
+        """A member of `pieces` that the fewest neighbours have."""
+        for level in self.levels:
+            if level & pieces:
+                return any_of(level & pieces, random)
+        return any_of(pieces, random)
+
+    def _shift(self, pieces: int, by: int) -> None:
+        counts, levels = self.counts, self.levels
+        while pieces:
+            bit = pieces & -pieces
+            pieces ^= bit
+            index = bit.bit_length() - 1
+            count = counts[index]
+            levels[count] ^= bit
+            count += by
+            counts[index] = count
+            if count == len(levels):
+                levels.append(0)
+            levels[count] |= bit

@@ -1,0 +1,687 @@
+"""A node's whole logic: events in, commands out. The daemon and the simulator both run this class.
+
+Not here: sockets, files, hashing, clocks. `handle(event, now)` costs what changed, not what exists; `deadline` is when
+`Tick` is due. One task owns a node; nothing here is thread-safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+from p2pd.swarm import events as ev
+from p2pd.swarm.announcing import Announcer
+from p2pd.swarm.blob import Blob, Neighbour, Want
+from p2pd.swarm.commands import (
+    Blame,
+    Close,
+    Command,
+    ComputeChain,
+    Drop,
+    Failed,
+    Keep,
+    Prove,
+)
+from p2pd.swarm.downloads import Asked, Downloads
+from p2pd.swarm.messages import (
+    LINKS_MAX,
+    NEWS_MAX,
+    Announce,
+    Answer,
+    Cancel,
+    Contact,
+    GetLinks,
+    Have,
+    Holdings,
+    Join,
+    Leave,
+    Refuse,
+    Release,
+    Request,
+    Retract,
+    Vouch,
+    Withdraw,
+)
+from p2pd.swarm.pieces import pack, unpack
+from p2pd.swarm.seeding import Seeder
+from p2pd.swarm.settings import Settings
+from p2pd.swarm.state import NEVER, PROVED_TERM, Peer, State
+from p2pd.swarm.uploads import Uploads
+from p2pd.swarm.voucher import Sign, Verify, make_retraction, retraction_holds, voucher_holds
+
+SUSPECT_LINK_AFTER = 2  # nodes whose piece did not fit a link: then the link is the liar, not they
+BLOBS_OF_PEER_MAX = 1024  # blobs in which one peer may be our neighbour
+
+
+class Node:
+    """One node. `settles_after_s`: how long after the start an empty view means nothing."""
+
+    def __init__(
+        self,
+        me: Contact,
+        key: bytes,
+        sign: Sign,
+        verify: Verify,
+        random: Random,
+        now: float,
+        *,
+        settings: Settings | None = None,
+        settles_after_s: float = 0.0,
+    ) -> None:
+        self.state = State(me, key, sign, verify, random, settings or Settings(), now)
+        self.uploads = Uploads(self.state)
+        self.downloads = Downloads(self.state)
+        self.seeder = Seeder(self.state, self.uploads)
+        self.announcer = Announcer(self.state, self.seeder, now + settles_after_s)
+        self._news_at: dict[bytes, float] = {}
+        self._handlers: dict[type, Callable] = {
+            ev.PeerUp: self._peer_up,
+            ev.PeerDown: self._peer_down,
+            ev.ConnectFailed: lambda e: self.announcer.unreachable(e.node_id),
+            ev.Received: self._received,
+            ev.PieceStarted: lambda e: self.downloads.started(e.peer, e.rid),
+            ev.PieceChecked: self._piece_checked,
+            ev.UploadDone: self._upload_done,
+            ev.Stored: self._stored,
+            ev.Resumed: self._resumed,
+            ev.Evicted: self._evicted,
+            ev.ChainComputed: self._chain_computed,
+            ev.Want: self._want,
+            ev.Unwant: self._unwant,
+            ev.Reading: self._reading,
+            ev.SizeKnown: self._size_known,
+            ev.PieceStored: self._piece_stored,
+            ev.PullEnded: self._pull_ended,
+            ev.Members: lambda e: self.announcer.members(e.contacts),
+            ev.Tick: self._tick,
+        }
+        self._messages: dict[type, Callable] = {
+            Join: self._on_join,
+            Leave: self._on_leave,
+            Have: self._on_have,
+            Request: self._on_request,
+            Cancel: lambda p, m: self.uploads.cancel(p.number, m.rid),
+            Refuse: lambda p, m: self.downloads.refused(p, m.rid, m.reason, m.load),
+            Vouch: self._on_vouch,
+            GetLinks: self._on_get_links,
+            Retract: self._on_retract,
+            Answer: lambda p, m: self.announcer.answered(m),
+            **dict.fromkeys((Announce, Release, Withdraw, Holdings), self.announcer.heard),
+        }
+
+    # -- the interface ----------------------------------------------------------------------------------------------
+
+    def handle(self, event: ev.Event, now: float) -> list[Command]:
+        """What is to be done about an event. `now`: seconds on a clock that never goes back."""
+        state = self.state
+        state.now = max(state.now, now)
+        state.out = []
+        self._handlers[type(event)](event)
+        self.downloads.fill()
+        return state.out
+
+    @property
+    def deadline(self) -> float:
+        """When `Tick` is due."""
+        return min(
+            self.downloads.deadline,
+            self.uploads.deadline,
+            self.seeder.deadline,
+            self.announcer.deadline,
+            min(self._news_at.values(), default=NEVER),
+        )
+
+    def link(self, peer: int, rid: int) -> tuple[bytes, bytes] | None:
+        """The states before and after the piece that `rid` asked for; None while no voucher has told them."""
+        asked = self.downloads.get(peer, rid)
+        blob = self.state.blobs.get(asked.digest) if asked else None
+        return blob.chain.link(asked.index) if asked and blob and blob.chain else None
+
+    def blob(self, digest: bytes) -> Blob | None:
+        return self.state.blobs.get(digest)
+
+    # -- connections ------------------------------------------------------------------------------------------------
+
+    def _peer_up(self, e: ev.PeerUp) -> None:
+        state, node = self.state, e.contact.node_id
+        peer = Peer(e.peer, e.contact, e.key, e.outbound, e.tracker)
+        if e.tracker < 0:
+            inbound = sum(1 for p in state.peers.values() if not p.outbound)
+            refusal = ""
+            if node == state.me.node_id:
+                refusal = "this is myself"
+            elif state.is_avoided(node):
+                refusal = "avoided"
+            elif len(state.peers) >= state.settings.connections_max or (
+                not e.outbound and inbound >= state.settings.inbound_max
+            ):
+                refusal = "no place"
+            elif node in state.by_node:
+                # Both sides called at once: both keep the call of the lower node id.
+                old = state.peers[state.by_node[node]]
+                keep_new = e.outbound == (state.me.node_id < node)
+                if old.outbound == e.outbound or not keep_new:
+                    refusal = "connected already"
+                else:
+                    state.out.append(Close(old.number, "connected twice"))
+                    self._forget_peer(old)
+            if refusal:
+                state.out.append(Close(e.peer, refusal))
+                return
+            state.by_node[node] = e.peer
+        state.peers[e.peer] = peer
+        self.announcer.peer_up(peer)
+        if e.tracker < 0:
+            for blob in state.blobs.values():
+                if blob.geometry and (blob.hungry or blob.present):
+                    self._send_join(peer, blob)
+
+    def _peer_down(self, e: ev.PeerDown) -> None:
+        peer = self.state.peers.get(e.peer)
+        if peer:
+            self._forget_peer(peer)
+
+    def _forget_peer(self, peer: Peer) -> None:
+        state = self.state
+        del state.peers[peer.number]
+        if state.by_node.get(peer.contact.node_id) == peer.number:
+            del state.by_node[peer.contact.node_id]
+        self.downloads.peer_down(peer.number)
+        self.uploads.peer_down(peer.number)
+        for digest in peer.blobs:
+            blob = state.blobs.get(digest)
+            if blob:
+                blob.remove_neighbour(peer.number)
+                self.seeder.neighbours_changed(blob)
+                if blob.hungry:
+                    self.announcer.track(blob)
+        self.announcer.peer_down(peer)
+
+    def _received(self, e: ev.Received) -> None:
+        peer = self.state.peers.get(e.peer)
+        handler = self._messages.get(type(e.message))
+        if peer and handler:
+            handler(peer, e.message)
+
+    # -- wants ------------------------------------------------------------------------------------------------------
+
+    def _want(self, e: ev.Want) -> None:
+        state = self.state
+        if e.digest in state.stored:
+            return
+        blob = state.blobs.get(e.digest)
+        if blob is None:
+            blob = state.blobs[e.digest] = Blob(e.digest)
+        new = blob.want is None
+        changed = new or blob.want.can_pull != e.can_pull or bool(blob.want.clients) != bool(e.clients)
+        blob.want = Want(e.kind, e.upstream, e.repository, e.clients, e.can_pull, e.alone)
+        blob.upstream = e.upstream
+        if e.size >= 0:
+            self._set_size(blob, e.size)
+        if new:
+            blob.wanted_since = blob.last_piece_at = state.now
+            if blob.geometry:
+                self._join_all(blob)
+        if e.alone and not blob.alone and not blob.complete:
+            blob.alone = True
+            self.seeder.start(blob, fresh=blob.geometry is None or not blob.neighbours)
+        if changed:
+            self.announcer.track(blob)
+
+    def _unwant(self, e: ev.Unwant) -> None:
+        blob = self.state.blobs.get(e.digest)
+        if blob is None or blob.want is None:
+            return
+        blob.want = None
+        blob.alone = False
+        if blob.complete:
+            return
+        self.downloads.cancel_blob(blob.digest)
+        others = any(n.wanting for n in blob.neighbours.values())
+        if blob.term and others and self.seeder.active(blob.digest):
+            blob.want = Want("blob", blob.upstream, "", 0, False, False)  # a peer asks: the holder goes on for it
+            return
+        if blob.term:
+            self.announcer.release(blob, "unwanted")
+        self.seeder.stop(blob)
+        if blob.present:
+            self._join_all(blob)
+            self.announcer.track(blob)
+        else:
+            self._forget_blob(blob)
+
+    def _forget_blob(self, blob: Blob) -> None:
+        self.downloads.cancel_blob(blob.digest)
+        self.seeder.stop(blob)
+        for number in list(blob.neighbours):
+            self.state.peers[number].blobs.discard(blob.digest)
+            self.state.send(number, Leave(blob.digest))
+        self.announcer.forget(blob)
+        self._news_at.pop(blob.digest, None)
+        self.state.blobs.pop(blob.digest, None)
+
+    def _reading(self, e: ev.Reading) -> None:
+        blob = self.state.blobs.get(e.digest)
+        if blob:
+            blob.reading = e.index
+
+    def _size_known(self, e: ev.SizeKnown) -> None:
+        blob = self.state.blobs.get(e.digest)
+        if blob and blob.geometry is None:
+            self._set_size(blob, e.size)
+            self._join_all(blob)
+
+    def _set_size(self, blob: Blob, size: int) -> None:
+        if blob.geometry is None:
+            blob.set_size(size)
+            self.seeder.size_known(blob)
+
+    # -- the store --------------------------------------------------------------------------------------------------
+
+    def _stored(self, e: ev.Stored) -> None:
+        self.state.stored[e.digest] = e.size
+        self.state.stored.move_to_end(e.digest)
+
+    def _evicted(self, e: ev.Evicted) -> None:
+        self.state.stored.pop(e.digest, None)
+        blob = self.state.blobs.get(e.digest)
+        if blob:
+            blob.want = None
+            self._forget_blob(blob)
+
+    def _resumed(self, e: ev.Resumed) -> None:
+        """Pieces that were recorded before the daemon ended: each with states that held."""
+        blob = self.state.blobs.get(e.digest)
+        if blob is None:
+            blob = self.state.blobs[e.digest] = Blob(e.digest)
+        self._set_size(blob, e.size)
+        assert blob.chain
+        for index, (before, after, voucher) in sorted(e.pieces.items()):
+            chain = blob.chain
+            if chain.states.get(index, before) != before or chain.states.get(index + 1, after) != after:
+                continue  # from before a retraction: let it be fetched again
+            if blob.present >> index & 1 or blob.flying >> index & 1:
+                continue
+            chain.states[index], chain.states[index + 1] = before, after
+            if isinstance(voucher, Vouch) and chain.accepts(voucher, e.size) is None:
+                chain.add(voucher)
+                blob.upstream = blob.upstream or voucher.upstream
+            else:
+                blob.computed |= 1 << index
+            blob.arrive(index)
+        if blob.complete:
+            self._prove(blob)
+        elif blob.present:
+            self.announcer.track(blob)
+
+    def _chain_computed(self, e: ev.ChainComputed) -> None:
+        """The states of a proven blob are here: now it can be handed out."""
+        blob = self.state.blobs.get(e.digest)
+        if blob is None or blob.chain is None or blob.geometry is None:
+            return
+        blob.computing = False
+        if e.states is None or len(e.states) != blob.geometry.count or e.states[-1] != e.digest:
+            self.state.stored.pop(e.digest, None)
+            self._forget_blob(blob)
+            return
+        for index, after in enumerate(e.states):
+            blob.chain.states[index + 1] = after
+        blob.present = blob.computed = blob.geometry.all
+        blob.missing = 0
+        blob.proven = True
+        self._join_all(blob)
+
+    def _serve_stored(self, digest: bytes) -> Blob | None:
+        """A peer asks for a blob that is on disk: bring it into the swarm."""
+        size = self.state.stored.get(digest)
+        if size is None:
+            return None
+        self._make_room()
+        blob = self.state.blobs[digest] = Blob(digest)
+        blob.set_size(size)
+        assert blob.geometry
+        if blob.geometry.count == 1:
+            blob.present = blob.computed = blob.geometry.all
+            blob.missing, blob.proven = 0, True
+        else:
+            blob.computing = True
+            self.state.out.append(ComputeChain(digest, size))
+        return blob
+
+    def _make_room(self) -> None:
+        """Proven blobs that nobody asks for leave the memory (not the disk), oldest first."""
+        blobs = self.state.blobs
+        if len(blobs) < self.state.settings.swarms_most:
+            return
+        for digest, blob in list(blobs.items()):
+            idle = blob.proven and blob.want is None and not any(n.wanting for n in blob.neighbours.values())
+            if idle and digest in self.state.stored:
+                for number in blob.neighbours:
+                    self.state.peers[number].blobs.discard(digest)
+                del blobs[digest]
+                self._news_at.pop(digest, None)
+                if len(blobs) < self.state.settings.swarms_most:
+                    return
+
+    # -- neighbours -------------------------------------------------------------------------------------------------
+
+    def _join_all(self, blob: Blob) -> None:
+        for peer in self.state.peers.values():
+            if peer.tracker < 0:
+                self._send_join(peer, blob)
+
+    def _send_join(self, peer: Peer, blob: Blob) -> None:
+        self.state.send(peer.number, self._join_message(blob))
+
+    def _on_join(self, peer: Peer, m: Join) -> None:
+        blob = self.state.blobs.get(m.digest)
+        if blob is None:
+            blob = self._serve_stored(m.digest) if m.wanting else None
+            if blob is None:
+                return
+        if blob.geometry is None or m.size != blob.geometry.size or len(peer.blobs) >= BLOBS_OF_PEER_MAX:
+            return
+        try:
+            pieces = unpack(m.pieces, blob.geometry.count)
+        except ValueError:
+            self.state.blame(peer, "a set of pieces that does not fit the blob", blob)
+            return
+        new = m.digest not in peer.blobs
+        neighbour = blob.neighbours.setdefault(peer.number, Neighbour())
+        peer.blobs.add(m.digest)
+        blob.neighbour_lacks(neighbour, neighbour.have & ~pieces)
+        blob.neighbour_has(neighbour, pieces)
+        neighbour.wanting, neighbour.term = m.wanting, m.term
+        peer.load = m.load
+        peer.rate = peer.rate or float(m.rate)
+        if new and (blob.present or blob.hungry) and not blob.computing:
+            self._send_join(peer, blob)
+        if m.term:
+            self.announcer.rival(blob, peer.contact.node_id, m.term)
+        self.seeder.neighbour_has(blob, peer.number, pieces)
+        self.seeder.neighbours_changed(blob)
+
+    def _on_leave(self, peer: Peer, m: Leave) -> None:
+        blob = self.state.blobs.get(m.digest)
+        peer.blobs.discard(m.digest)
+        if blob and peer.number in blob.neighbours:
+            blob.remove_neighbour(peer.number)
+            self.seeder.neighbours_changed(blob)
+
+    def _on_have(self, peer: Peer, m: Have) -> None:
+        peer.load, peer.not_before = m.load, 0.0
+        blob = self.state.blobs.get(m.digest)
+        neighbour = blob.neighbours.get(peer.number) if blob else None
+        if not blob or not neighbour or not blob.geometry:
+            return
+        if m.rate and not peer.rate:
+            peer.rate = float(m.rate)
+        pieces = 0
+        for index in m.pieces:
+            pieces |= 1 << index
+        if pieces > blob.geometry.all:
+            self.state.blame(peer, "news of a piece that the blob does not have", blob)
+            return
+        blob.neighbour_has(neighbour, pieces)
+        if m.term:
+            self.announcer.rival(blob, peer.contact.node_id, m.term)
+        if blob.seeding and pieces:
+            self.seeder.neighbour_has(blob, peer.number, pieces)
+            self.seeder.neighbours_changed(blob)
+        if neighbour.have == blob.geometry.all and neighbour.wanting:
+            neighbour.wanting = False
+            self.seeder.neighbours_changed(blob)
+
+    # -- sending ----------------------------------------------------------------------------------------------------
+
+    def _on_request(self, peer: Peer, m: Request) -> None:
+        blob = self.state.blobs.get(m.digest)
+        if blob is None or not blob.present >> m.index & 1 or peer.number not in blob.neighbours:
+            self.uploads.refuse(peer, m.rid, "absent")
+        elif not self.seeder.may_send(blob, peer.number, m.index):
+            self.uploads.refuse(peer, m.rid, "gone")
+        else:
+            self.uploads.request(peer, blob, m)
+
+    def _upload_done(self, e: ev.UploadDone) -> None:
+        sending = self.uploads.done(e.peer, e.rid, e.whole)
+        blob = self.state.blobs.get(sending.digest) if sending else None
+        if sending and blob and e.whole:
+            self.seeder.sent(blob, e.peer, sending.index)
+
+    def _on_get_links(self, peer: Peer, m: GetLinks) -> None:
+        blob = self.state.blobs.get(m.digest)
+        if blob is None or blob.chain is None or blob.geometry is None:
+            return
+        sent: list[Vouch] = []
+        for index in range(m.first, min(m.first + min(m.count, LINKS_MAX), blob.geometry.count)):
+            if blob.present >> index & 1:
+                term = PROVED_TERM if blob.proven else max(1, blob.term)
+                if index in blob.chain.vouchers or blob.computed >> index & 1:
+                    sent += [v for v in self.state.vouchers_for(blob, index, term) if v not in sent]
+        for voucher in sent:
+            self.state.send(peer.number, voucher)
+
+    # -- receiving --------------------------------------------------------------------------------------------------
+
+    def _on_vouch(self, peer: Peer, m: Vouch) -> None:
+        blob = self.state.blobs.get(m.digest)
+        if blob is None or blob.chain is None or blob.geometry is None or blob.complete:
+            return
+        covered = range(m.first, m.first + len(m.states) - 1)
+        if all(blob.chain.vouchers.get(index) == m for index in covered):
+            return
+        problem = blob.chain.accepts(m, blob.geometry.size)
+        if problem is None and not voucher_holds(m, self.state.verify):
+            self.state.blame(peer, "a voucher whose signature is wrong", blob, m.first)
+            return
+        if problem is None:
+            blob.chain.add(m)
+            return
+        neighbour = blob.neighbours.get(peer.number)
+        if neighbour:  # what it has rests on another chain than ours: of no use to us
+            bits = ((1 << len(covered)) - 1) << m.first
+            blob.neighbour_lacks(neighbour, bits & blob.geometry.all)
+            for index in covered:
+                self._cancel_unlinked(peer, blob, index)
+
+    def _cancel_unlinked(self, peer: Peer, blob: Blob, index: int) -> None:
+        for asked in self.downloads.of_piece(blob.digest, index):
+            if asked.peer == peer.number:
+                self.downloads.cancel(asked)
+
+    def _piece_checked(self, e: ev.PieceChecked) -> None:
+        asked = self.downloads.get(e.peer, e.rid)
+        peer = self.state.peers.get(e.peer)
+        if asked is None or peer is None:
+            return
+        blob = self.state.blobs[asked.digest]
+        link = blob.chain.link(asked.index) if blob.chain else None
+        if not e.held or link is None:
+            self.downloads.drop(asked)
+            self._bad_piece(peer, blob, asked)
+            return
+        self.downloads.came(asked)
+        assert blob.chain
+        voucher = blob.chain.vouchers.get(asked.index)
+        self._arrived(blob, asked.index, link, voucher)
+
+    def _bad_piece(self, peer: Peer, blob: Blob, asked: Asked) -> None:
+        """A piece that does not fit its link. The sender is to blame, unless others' pieces do not fit it either."""
+        failures = blob.link_failures.setdefault(asked.index, set())
+        failures.add(peer.contact.node_id)
+        self.state.blame(peer, "a piece that does not fit its link", blob, asked.index)
+        voucher = blob.chain.vouchers.get(asked.index) if blob.chain else None
+        if len(failures) >= SUSPECT_LINK_AFTER and voucher:
+            for node in failures:
+                self.state.avoided.pop(node, None)
+            self.state.out.append(
+                Blame(b"", voucher.key.hex()[:16], "a link that no piece fits", blob.digest, asked.index)
+            )
+            self._void(blob, voucher.key, voucher.term)
+
+    def _arrived(self, blob: Blob, index: int, link: tuple[bytes, bytes], voucher: Vouch | None) -> None:
+        """A piece is present now: keep it, tell of it, and see whether it was the last."""
+        state = self.state
+        blob.arrive(index)
+        blob.last_piece_at = state.now
+        if blob.reading >= 0 and blob.present >> blob.reading & 1:
+            blob.reading = -1
+        blob.link_failures.pop(index, None)
+        state.out.append(Keep(blob.digest, index, link[0], link[1], voucher))
+        if not blob.seeding:
+            blob.fresh.append(index)
+            if len(blob.fresh) >= state.settings.news_pieces or blob.complete:
+                self._send_news(blob)
+            else:
+                self._news_at.setdefault(blob.digest, state.now + state.settings.news_s)
+        if blob.complete:
+            self._prove(blob)
+
+    def _prove(self, blob: Blob) -> None:
+        """Every link from state 0 to the digest holds: the blob is that digest."""
+        assert blob.geometry
+        blob.proven = True
+        self.state.stored[blob.digest] = blob.geometry.size
+        self.state.out.append(Prove(blob.digest))
+        if blob.term:
+            self.announcer.release(blob, "done")
+        for number in blob.neighbours:
+            self.state.send(number, self._join_message(blob))
+        self.announcer.track(blob)
+
+    def _join_message(self, blob: Blob) -> Join:
+        assert blob.geometry
+        told = blob.left if blob.seeding else blob.present
+        packed = pack(told, blob.geometry.count)
+        return Join(
+            blob.digest,
+            blob.geometry.size,
+            packed,
+            blob.hungry,
+            blob.term,
+            self.uploads.load,
+            int(self.uploads.rate),
+        )
+
+    def _send_news(self, blob: Blob) -> None:
+        self._news_at.pop(blob.digest, None)
+        pieces, blob.fresh = tuple(blob.fresh[:NEWS_MAX]), blob.fresh[NEWS_MAX:]
+        if not pieces:
+            return
+        message = Have(blob.digest, pieces, self.uploads.load, int(self.uploads.rate), blob.term)
+        for number, neighbour in blob.neighbours.items():
+            if neighbour.wanting:
+                self.state.send(number, message)
+        if blob.fresh:
+            self._news_at[blob.digest] = self.state.now
+
+    # -- upstream ---------------------------------------------------------------------------------------------------
+
+    def _piece_stored(self, e: ev.PieceStored) -> None:
+        """This node's own pull computed a link."""
+        blob = self.state.blobs.get(e.digest)
+        if blob is None or blob.chain is None or not blob.pulling >> e.index & 1:
+            return
+        before = blob.chain.states.get(e.index)
+        if before is None or not blob.chain.extend(e.index, e.after):
+            self._wrong_bytes(blob)
+            return
+        blob.computed |= 1 << e.index
+        self._arrived(blob, e.index, (before, e.after), None)
+        self.seeder.stored(blob, e.seconds)
+
+    def _wrong_bytes(self, blob: Blob) -> None:
+        """The chain that this node pulled misses the digest: upstream sent wrong bytes. Take back what was said."""
+        assert blob.geometry and blob.chain
+        retraction = make_retraction(self.state.sign, self.state.key, blob.digest, max(1, blob.term))
+        for number in blob.neighbours:
+            self.state.send(number, retraction)
+        self.announcer.release(blob, "wrong-bytes")
+        blob.alone = False
+        self.seeder.stop(blob)
+        self._drop_all(blob)
+
+    def _drop_all(self, blob: Blob) -> None:
+        """The whole chain is refuted: nothing of it stays."""
+        assert blob.geometry and blob.chain
+        self.downloads.cancel_blob(blob.digest)
+        blob.chain.forget(set(range(blob.geometry.count)))
+        self._lose_pieces(blob, blob.geometry.all)
+
+    def _pull_ended(self, e: ev.PullEnded) -> None:
+        blob = self.state.blobs.get(e.digest)
+        if blob is None:
+            return
+        if e.reason in ("end", "stopped"):
+            self.seeder.pull_ended(blob)
+            return
+        was_alone, blob.alone = blob.alone, False
+        had_lease = blob.term
+        self.announcer.release(blob, e.reason, e.retry_s)
+        self.seeder.stop(blob)
+        if was_alone and not had_lease:
+            self.state.out.append(Failed(blob.digest, e.reason, e.retry_s))
+        self.announcer.track(blob)
+
+    # -- refuted chains ---------------------------------------------------------------------------------------------
+
+    def _on_retract(self, peer: Peer, m: Retract) -> None:
+        blob = self.state.blobs.get(m.digest)
+        if blob is None or blob.chain is None or blob.proven:
+            return
+        if m.term <= blob.chain.retracted.get(m.key, -1):
+            return
+        if not retraction_holds(m, self.state.verify):
+            self.state.blame(peer, "a retraction whose signature is wrong", blob)
+            return
+        for number in blob.neighbours:
+            if number != peer.number:
+                self.state.send(number, m)
+        self._void(blob, m.key, m.term)
+
+    def _void(self, blob: Blob, key: bytes, term: int) -> None:
+        assert blob.chain
+        lost = 0
+        for index in blob.chain.retract(key, term):
+            lost |= 1 << index
+        for asked in list(self.downloads.of_blob(blob.digest)):
+            if lost >> asked.index & 1:
+                self.downloads.cancel(asked)
+        self._lose_pieces(blob, lost)
+
+    def _lose_pieces(self, blob: Blob, pieces: int) -> None:
+        lost = blob.lose(pieces)
+        self.uploads.cancel_pieces(blob.digest, pieces)
+        if lost:
+            self.state.out.append(Drop(blob.digest, lost))
+            for number in blob.neighbours:
+                self.state.send(number, self._join_message(blob))
+        blob.left &= blob.present
+
+    def give_up(self, digest: bytes) -> list[Command]:
+        """The shell gave the blob up after `Failed`: forget it, and what was got of it if the bytes were wrong."""
+        self.state.out = []
+        blob = self.state.blobs.get(digest)
+        if blob and not blob.proven:
+            if blob.geometry:
+                self._drop_all(blob)
+            blob.want = None
+            self._forget_blob(blob)
+        return self.state.out
+
+    # -- time -------------------------------------------------------------------------------------------------------
+
+    def _tick(self, _: ev.Tick) -> None:
+        now = self.state.now
+        for digest, at in list(self._news_at.items()):
+            if at <= now:
+                blob = self.state.blobs.get(digest)
+                if blob:
+                    self._send_news(blob)
+                else:
+                    del self._news_at[digest]
+        self.downloads.tick()
+        self.uploads.pump()
+        self.seeder.tick()
+        self.announcer.tick()

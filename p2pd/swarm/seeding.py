@@ -1,0 +1,286 @@
+"""The seeder: what is pulled from upstream, how far ahead, and to whom each new piece is shown.
+
+Super-seeding by claims: a new piece is shown to one neighbour at a time (told of it as if only it existed); the first
+request claims it, and a claim that does not move is open again. So each piece leaves the seeder once before any leaves
+twice, which is worth 0.13 of the bound and more. Nothing is hidden when only one neighbour wants the blob.
+
+Run-ahead: what the seeder holds that has not left it is what dies with it, so while others want the blob that is kept
+to 2 % of it, unless the others are so slow that the seeder's own client would get under half of upstream's rate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from p2pd.swarm.blob import Blob
+from p2pd.swarm.commands import Allow, Pull, StopPull
+from p2pd.swarm.messages import GetLinks, Have
+from p2pd.swarm.pieces import indices, lowest, prefix_end
+from p2pd.swarm.state import NEVER, State
+from p2pd.swarm.uploads import Uploads
+
+REPLAN_S = 0.5  # how often a holder with nothing to pull looks whether something is missing after all
+CLAIM_PIECE_TIMES = 2
+UPSTREAM_WEIGHT = 0.2  # of the newest piece in the estimate of upstream's rate
+
+
+@dataclass(slots=True)
+class Seeding:
+    """One blob that this node pulls."""
+
+    plan_at: float  # when to look (again) what is to be pulled
+    pulling: bool = False
+    allowed: int = 0
+    end: int = 0
+    progress: int = 0  # links and pieces that left: what the lease's renewal counts
+    moved_at: float = 0.0  # when a piece last left
+    piece_s: float = 0.0  # upstream's time for one piece, unhindered
+    first_at: float = 0.0
+    pulled: int = 0
+    tick_at: float = 0.0
+
+
+class Seeder:
+    """All blobs that this node pulls, by lease or alone."""
+
+    def __init__(self, state: State, uploads: Uploads) -> None:
+        self._s = state
+        self._uploads = uploads
+        self._of: dict[bytes, Seeding] = {}
+
+    def progress(self, digest: bytes) -> int:
+        seeding = self._of.get(digest)
+        return seeding.progress if seeding else 0
+
+    def active(self, digest: bytes) -> bool:
+        return digest in self._of
+
+    # -- the pull ---------------------------------------------------------------------------------------------------
+
+    def start(self, blob: Blob, fresh: bool) -> None:
+        """This node is to pull the blob now. `fresh`: nobody has begun it before."""
+        if blob.digest in self._of:
+            return
+        grace = 0.0 if fresh else self._s.settings.resume_grace_s
+        self._of[blob.digest] = Seeding(self._s.now + grace, moved_at=self._s.now)
+        blob.seeding = True
+        blob.left = blob.present  # what was here before is announced already
+        if not grace:
+            self.plan(blob)
+
+    def stop(self, blob: Blob) -> None:
+        """The lease is lost or nobody wants the blob: stop at the next piece, keep serving."""
+        seeding = self._of.pop(blob.digest, None)
+        if seeding and seeding.pulling:
+            self._s.out.append(StopPull(blob.digest))
+        blob.end_pull()
+        self.reveal(blob)
+
+    def plan(self, blob: Blob) -> None:
+        """Choose the next run of pieces that nobody else has, and pull it."""
+        seeding = self._of[blob.digest]
+        seeding.plan_at = self._s.now + REPLAN_S
+        if seeding.pulling or blob.complete:
+            return
+        if blob.geometry is None or blob.chain is None:
+            seeding.pulling, seeding.end, seeding.allowed = True, -1, 0
+            self._s.out.append(Pull(blob.digest, 0, -1, b""))
+            self._allow(blob, seeding)
+            return
+        needed = blob.missing & ~blob.available()
+        if not needed:
+            return
+        first = lowest(needed)
+        before = blob.chain.states.get(first)
+        if before is None:
+            self._ask_for_state(blob, first)
+            return
+        seeding.end = prefix_end(needed, first)
+        seeding.pulling, seeding.allowed = True, first
+        blob.plan_pull(((1 << seeding.end) - 1) & ~((1 << first) - 1))
+        self._s.out.append(Pull(blob.digest, first, seeding.end, before))
+        self._allow(blob, seeding)
+
+    def size_known(self, blob: Blob) -> None:
+        """The pull itself told the size: all of the blob is on its way."""
+        seeding = self._of.get(blob.digest)
+        if seeding and seeding.pulling and seeding.end < 0 and blob.geometry:
+            seeding.end = blob.geometry.count
+            blob.plan_pull(blob.missing)
+            self._allow(blob, seeding)
+
+    def stored(self, blob: Blob, seconds: float) -> None:
+        """The pull got a piece."""
+        seeding = self._of.get(blob.digest)
+        if seeding is None:
+            return
+        weight = UPSTREAM_WEIGHT if seeding.piece_s else 1.0
+        seeding.piece_s += weight * (seconds - seeding.piece_s)
+        seeding.first_at = seeding.first_at or self._s.now
+        seeding.pulled += 1
+        seeding.progress += 1
+        self.show(blob)
+        self._allow(blob, seeding)
+
+    def pull_ended(self, blob: Blob) -> None:
+        seeding = self._of.get(blob.digest)
+        blob.end_pull()
+        if seeding:
+            seeding.pulling = False
+            if blob.complete:
+                self._finish_if_left(blob)
+            else:
+                self.plan(blob)
+
+    def _allow(self, blob: Blob, seeding: Seeding) -> None:
+        """Let the pull go on as far as little enough is at stake."""
+        if not seeding.pulling:
+            return
+        settings = self._s.settings
+        if blob.geometry is None:
+            return
+        end = seeding.end
+        if any(n.wanting for n in blob.neighbours.values()):
+            window = max(settings.ahead_pieces, int(blob.geometry.count * settings.ahead_ratio))
+            waiting = (blob.present & ~blob.left & blob.computed).bit_count()
+            if self._s.now - seeding.moved_at > settings.free_run_s:
+                window = waiting + settings.ahead_pieces  # nobody takes anything: a little at a time, for ourselves
+            limit = max(0, window - waiting)
+            if blob.want and blob.want.clients and seeding.piece_s > 0 and seeding.first_at:
+                due = settings.own_client_share * (self._s.now - seeding.first_at) / seeding.piece_s
+                limit = max(limit, int(due) + 1 - seeding.pulled)
+            on_the_way = blob.pulling & ((1 << max(seeding.allowed, 0)) - 1)
+            end = min(seeding.end, max(seeding.allowed, seeding.allowed + limit - on_the_way.bit_count()))
+        if end > seeding.allowed:
+            seeding.allowed = end
+            self._s.out.append(Allow(blob.digest, end))
+
+    def _ask_for_state(self, blob: Blob, index: int) -> None:
+        """A run starts where the piece before is somebody's: whoever has it has the voucher for the state behind it."""
+        bit = 1 << (index - 1)
+        for number, neighbour in blob.neighbours.items():
+            if neighbour.have & bit:
+                self._s.send(number, GetLinks(blob.digest, index - 1, 1))
+
+    # -- showing ----------------------------------------------------------------------------------------------------
+
+    def show(self, blob: Blob) -> None:
+        """Show new pieces, each to one neighbour; all of them to a neighbour that is the only one."""
+        if not blob.seeding:
+            return
+        wanting = [(number, n) for number, n in blob.neighbours.items() if n.wanting]
+        offered = 0
+        for _, n in wanting:
+            for index in n.shown:
+                offered |= 1 << index
+        unclaimed = blob.present & ~blob.left & ~offered
+        if not unclaimed or not wanting:
+            self._finish_if_left(blob)
+            return
+        bound = NEVER if len(wanting) == 1 else self._s.settings.shown_to_one
+        while unclaimed:
+            able = [(number, n) for number, n in wanting if len(n.shown) < bound and unclaimed & ~n.have]
+            if not able:
+                break
+            number, neighbour = min(able, key=lambda e: (len(e[1].shown), self._s.random.random()))
+            index = lowest(unclaimed & ~neighbour.have)
+            neighbour.shown[index] = self._s.now
+            unclaimed &= ~(1 << index)
+            self._s.send(number, Have(blob.digest, (index,), 0, int(self._uploads.rate), blob.term))
+
+    def may_send(self, blob: Blob, peer: int, index: int) -> bool:
+        """Whether a request fits the claims: another neighbour's piece is gone."""
+        if not blob.seeding:
+            return True
+        return not any(index in n.shown for number, n in blob.neighbours.items() if number != peer)
+
+    def sent(self, blob: Blob, peer: int, index: int) -> None:
+        """A piece went out whole."""
+        seeding = self._of.get(blob.digest)
+        neighbour = blob.neighbours.get(peer)
+        if neighbour:
+            neighbour.shown.pop(index, None)
+        if blob.seeding and not blob.left >> index & 1:
+            blob.left |= 1 << index
+            if seeding:
+                seeding.progress += 1
+                seeding.moved_at = self._s.now
+        if blob.seeding:
+            self.show(blob)
+        if seeding:
+            self._allow(blob, seeding)
+
+    def neighbour_has(self, blob: Blob, peer: int, pieces: int) -> None:
+        """A neighbour told of pieces: those have left, whoever brought them there."""
+        if blob.seeding:
+            neighbour = blob.neighbours[peer]
+            for index in [i for i in neighbour.shown if pieces >> i & 1]:
+                del neighbour.shown[index]
+            gone = pieces & blob.present & ~blob.left
+            if gone:
+                blob.left |= gone
+                seeding = self._of.get(blob.digest)
+                if seeding:
+                    seeding.progress += gone.bit_count()
+                    seeding.moved_at = self._s.now
+
+    def neighbours_changed(self, blob: Blob) -> None:
+        """Somebody came, left, or stopped wanting."""
+        if blob.seeding:
+            self.show(blob)
+            seeding = self._of.get(blob.digest)
+            if seeding:
+                self._allow(blob, seeding)
+
+    def reveal(self, blob: Blob) -> None:
+        """Super-seeding is over: tell everybody what is here."""
+        if not blob.seeding:
+            return
+        blob.seeding = False
+        for neighbour in blob.neighbours.values():
+            neighbour.shown.clear()
+        pieces = tuple(indices(blob.present))
+        for number, neighbour in blob.neighbours.items():
+            if neighbour.wanting:
+                for place in range(0, len(pieces), 1024):
+                    batch = pieces[place : place + 1024]
+                    self._s.send(
+                        number, Have(blob.digest, batch, self._uploads.load, int(self._uploads.rate), blob.term)
+                    )
+
+    def _finish_if_left(self, blob: Blob) -> None:
+        wanted = any(n.wanting for n in blob.neighbours.values())
+        if blob.seeding and blob.complete and (not wanted or not blob.present & ~blob.left):
+            self.reveal(blob)
+            self._of.pop(blob.digest, None)
+
+    # -- time -------------------------------------------------------------------------------------------------------
+
+    @property
+    def deadline(self) -> float:
+        return min((min(s.plan_at, s.tick_at) for s in self._of.values()), default=NEVER)
+
+    def tick(self) -> None:
+        now = self._s.now
+        for digest, seeding in list(self._of.items()):
+            blob = self._s.blobs.get(digest)
+            if blob is None:
+                del self._of[digest]
+                continue
+            if seeding.plan_at <= now:
+                self.plan(blob)
+            if seeding.tick_at <= now:
+                piece_s = blob.geometry.piece_size / (self._uploads.rate or 10e6) if blob.geometry else 0.0
+                claim_s = max(self._s.settings.claim_least_s, CLAIM_PIECE_TIMES * piece_s)
+                seeding.tick_at = now + min(0.25, claim_s / 2)
+                self._reopen(blob, claim_s)
+                self.show(blob)
+                self._allow(blob, seeding)
+
+    def _reopen(self, blob: Blob, claim_s: float) -> None:
+        """Claims that do not move are open again."""
+        now = self._s.now
+        for number, neighbour in blob.neighbours.items():
+            old = [i for i, at in neighbour.shown.items() if now - at > claim_s and not self._uploads.holds(number, i)]
+            for index in old:
+                del neighbour.shown[index]

@@ -1,0 +1,60 @@
+"""The policy's numbers: one place for the daemon, the simulator and the tests. Units stand last in the names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a node does by default. Each number's reason stands beside it."""
+
+    # neighbours
+    neighbours_enough: int = 18  # 16 lose 0.005 of the bound against 64, 8 lose 0.02
+    connections_max: int = 96  # all blobs together
+    inbound_max: int = 64  # places are kept free to reach out, else the graph falls apart
+    connects_max: int = 12  # attempts at a time
+
+    # downloads
+    requests_least: int = 4  # out at a time: 2 lose 0.2 of the bound
+    requests_most: int = 32
+    at_one_uploader: int = 2  # of ours, one under way and one queued: no gap between two pieces
+    window_s: float = 0.25  # bytes out: what arrives in this time
+    window_most_bytes: int = 20 * 1024 * 1024  # all receive buffers fit in 32 MiB with what the pulls need
+    rate_first: float = 10e6  # bytes/s taken for a peer that nothing is known of
+    late_factor: float = 3.0  # times its usual: ask the next best too
+    late_least_s: float = 0.3
+    late_first_s: float = 4.0  # while nothing is usual yet
+    stalled_s: float = 15.0  # a request without an end is given up
+    endgame_factor: float = 2.0  # of the median: at the end, hedge what is expected later
+    avoid_s: float = 60.0  # a peer that was caught
+    refused_wait_s: float = 0.5  # a busy uploader is asked again after this, or at its next news
+    stuck_s: float = 5.0  # wanted, and no piece for so long
+
+    # uploads
+    places: int = 1
+    places_most: int = 4  # beside receivers that drain at under half of our free rate
+    queued_most: int = 2
+    queued_whole_most: int = 6  # at a node that wants nothing itself, nobody waits for its own pieces
+
+    # news
+    news_s: float = 0.05
+    news_pieces: int = 8
+
+    # seeding
+    ahead_ratio: float = 0.02  # of the blob: what a dead seeder takes with it
+    ahead_pieces: int = 2
+    shown_to_one: int = 2  # pieces that one neighbour is shown at a time
+    claim_least_s: float = 1.0  # a claim that does not move within two piece times is open again, but not earlier
+    free_run_s: float = 1.0  # nobody takes anything: the seeder goes on for itself
+    own_client_share: float = 0.5  # of upstream's rate, at least, for the seeder's own client
+    resume_grace_s: float = 1.0  # a second holder first hears what the swarm has
+
+    # directory
+    announce_holder_s: float = 2.0
+    announce_hungry_s: float = 2.0
+    announce_calm_s: float = 15.0
+    settle_s: float = 3.0  # after the start: time for a tracker or mDNS to be heard before one's own view counts
+    directory_avoid_s: float = 10.0  # one that could not be reached
+    holdings_most: int = 512
+    swarms_most: int = 512  # blobs in memory; idle proven ones go first

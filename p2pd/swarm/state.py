@@ -1,0 +1,98 @@
+"""What the parts of a node share: its peers, its blobs, the time of the event in hand, and the commands so far.
+
+Owned by `Node`; the other parts (downloads, uploads, seeding, announcing) are handed it and hold nothing that another
+one needs to know.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from random import Random
+
+from p2pd.swarm.blob import Blob
+from p2pd.swarm.commands import Blame, Close, Command, Send
+from p2pd.swarm.messages import LINKS_MAX, Contact, Message, Vouch
+from p2pd.swarm.settings import Settings
+from p2pd.swarm.voucher import Sign, Verify, make_voucher
+
+NEVER = float("inf")
+PROVED_TERM = 1 << 40  # of a voucher for what its signer proved: above every lease's term, so never retracted
+AVOIDED_MAX = 4096
+
+
+@dataclass(slots=True)
+class Peer:
+    """One live connection, to a node or to a tracker."""
+
+    number: int
+    contact: Contact
+    key: bytes
+    outbound: bool
+    tracker: int
+    blobs: set[bytes] = field(default_factory=set)  # those in which it is our neighbour
+    # as an uploader to us
+    load: int = 0  # transfers under way and queued there, as it last said
+    rate: float = 0.0  # bytes/s that one of its transfers reaches; 0 while unknown
+    asked: int = 0  # our requests out there
+    usual_s: float = 0.0  # from request to piece; 0 while unknown
+    not_before: float = 0.0  # refused: do not ask earlier
+    last_done_at: float = 0.0
+    # as a receiver from us
+    refused: bool = False  # we were busy when it asked: it wants to hear when there is room
+
+
+@dataclass(slots=True)
+class State:
+    me: Contact
+    key: bytes
+    sign: Sign
+    verify: Verify
+    random: Random
+    settings: Settings
+    now: float = 0.0
+    out: list[Command] = field(default_factory=list)
+    peers: dict[int, Peer] = field(default_factory=dict)
+    by_node: dict[bytes, int] = field(default_factory=dict)
+    blobs: dict[bytes, Blob] = field(default_factory=dict)
+    stored: OrderedDict[bytes, int] = field(default_factory=OrderedDict)  # proven, on disk: digest -> size; newest last
+    avoided: dict[bytes, float] = field(default_factory=dict)  # node id -> until when
+
+    def send(self, peer: int, message: Message) -> None:
+        self.out.append(Send(peer, message))
+
+    def blame(self, peer: Peer, reason: str, blob: Blob, index: int = -1) -> None:
+        """Avoid a peer for a while, say why, and end its connection."""
+        if len(self.avoided) < AVOIDED_MAX:
+            self.avoided[peer.contact.node_id] = self.now + self.settings.avoid_s
+        self.out.append(Blame(peer.contact.node_id, peer.contact.name, reason, blob.digest, index))
+        self.out.append(Close(peer.number, reason))
+
+    def is_avoided(self, node_id: bytes) -> bool:
+        until = self.avoided.get(node_id)
+        if until is not None and until <= self.now:
+            del self.avoided[node_id]
+            return False
+        return until is not None
+
+    def vouchers_for(self, blob: Blob, index: int, term: int) -> tuple[Vouch, ...]:
+        """The voucher that covers a link, made and signed now if this node computed the link itself."""
+        chain = blob.chain
+        assert chain and blob.geometry
+        if blob.geometry.count == 1:
+            return ()
+        if index not in chain.vouchers:
+            # Sign the whole run that has gathered around it: one signature serves many links. Only links that this
+            # node computed itself: a voucher for another's would outlive that other's retraction.
+            own = blob.computed
+            start, end = index, index + 1
+            while start > 0 and index - start < LINKS_MAX // 2 and own >> (start - 1) & 1:
+                if start - 1 in chain.vouchers:
+                    break
+                start -= 1
+            while end - start < LINKS_MAX and own >> end & 1 and end not in chain.vouchers:
+                end += 1
+            states = [chain.states[i] for i in range(start, end + 1)]
+            size = blob.geometry.size
+            chain.add(make_voucher(self.sign, self.key, blob.upstream, blob.digest, size, term, start, states))
+        return (chain.vouchers[index],)
