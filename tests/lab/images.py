@@ -147,7 +147,7 @@ def _write_tar(out: _Counter, stored: _Counter, layer: Layer) -> None:
     """Adds files until `stored` (what is behind the compression, if any) has the layer's size; the last is cut."""
     with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as tar:  # type: ignore[call-overload]
         for number, (name, path, size) in enumerate(_files(layer.seed)):
-            left = layer.size - stored.count - tarfile.RECORDSIZE  # the end: zeros up to a whole record
+            left = layer.size - stored.count - 2 * tarfile.RECORDSIZE  # the end: two blocks of zeros, a whole record
             if left < (_GZIP_SLACK if layer.compress else tarfile.BLOCKSIZE * 2):
                 break
             # A name of 100 bytes and more would get header blocks of its own.

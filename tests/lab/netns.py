@@ -30,6 +30,7 @@ QUEUE_S = 0.05  # the queue in front of each link: a usual switch port, in time
 
 CONGESTION_CONTROL = "cubic"  # named openly: results differ by it
 
+SUBNET = "10.99.0.0/24"
 _MEMBERS_MAX = 240
 _NAME = re.compile(r"p2pdlab-(\d+)-")
 
@@ -136,6 +137,8 @@ class Fabric:
                     "link set lo up",
                     f"addr add {member.address}/24 dev eth0",
                     "link set eth0 up",
+                    # By the route, since the sysctl takes only the algorithms that the whole machine allows.
+                    f"route change {SUBNET} dev eth0 src {member.address} congctl {self._congestion_control}",
                     "route add 224.0.0.0/4 dev eth0",  # mDNS has no route by itself without a default one
                 ],
                 member.namespace,
@@ -143,10 +146,6 @@ class Fabric:
             link = self._links[member.name]
             _limit(member.namespace, "eth0", link.up)
             _limit(self._switch, f"port{port}", link.down)
-            run(
-                ["sysctl", "-q", "-w", f"net.ipv4.tcp_congestion_control={self._congestion_control}"],
-                prefix=member.prefix,
-            )
 
     def _remove(self) -> None:
         for namespace in (*(member.namespace for member in self._members.values()), self._switch):

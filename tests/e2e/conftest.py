@@ -1,0 +1,5 @@
+"""The lab, for end-to-end tests."""
+
+from tests.lab.fixtures import make_lab, pytest_runtest_makereport, pytest_runtest_setup, warehouse
+
+__all__ = ["make_lab", "pytest_runtest_makereport", "pytest_runtest_setup", "warehouse"]
