@@ -18,7 +18,7 @@ PARAMETERS_MAX = 32  # of one challenge; real ones have four
 _SEPARATORS = re.compile(r"[\s,]*+")
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 # A value may be a token or quoted; some registries leave out the quotes around a URL.
-_PARAMETER = re.compile(rf'({_TOKEN})\s*+=\s*+(?:"((?:[^"\\]|\\.)*+)"|([^\s,"]++))(?=[\s,]|$)', re.DOTALL)
+_PARAMETER = re.compile(rf'({_TOKEN})\s*+=\s*+(?:"((?:[^"\\]|\\.)*+)"|([^\s,"=][^\s,"]*+))(?=[\s,]|$)', re.DOTALL)
 _SCHEME = re.compile(rf"({_TOKEN})(?=[\s,]|$)")
 _TOKEN68 = re.compile(r"[A-Za-z0-9._~+/-]++=*+(?=\s*+(?:,|$))")
 _REST = re.compile(r'(?:"(?:[^"\\]|\\.)*+"?|[^\s,"])++', re.DOTALL)
