@@ -68,23 +68,24 @@ async def send_file_range(
     """Send `count` bytes of `fd` from `offset` on; at least one checkpoint a call.
 
     `sock` is non-blocking and nobody else writes to it meanwhile. `stall_timeout` in seconds. Raises ReceiverGone,
-    ReceiverStalled or SourceFailed. If cancelled, an unknown part has been sent: the stream can't be used further.
+    ReceiverStalled or SourceFailed. If cancelled, an unknown part has been sent, but not all: the stream can't be used
+    further. Once the last byte is handed over it returns at once, so that a receiver which leaves then is no failure.
     """
-    position, end = offset, offset + count
-    if position >= end:
-        await trio.lowlevel.checkpoint()
+    position, end, is_full = offset, offset + count, False
+    await trio.lowlevel.checkpoint()
     try:
         while position < end:
             window_end = min(position + WINDOW, end)
             await warm(fd, position, window_end - position)
             while position < window_end:
+                if is_full:
+                    await _wait_writable(sock, stall_timeout)
+                elif position > offset:
+                    await trio.lowlevel.checkpoint()
                 asked = min(CALL_MAX, window_end - position)
                 sent = _send_some(sock, fd, position, asked)
                 position += sent
-                if sent == asked:
-                    await trio.lowlevel.checkpoint()
-                else:
-                    await _wait_writable(sock, stall_timeout)
+                is_full = sent < asked
     except SendError as error:
         error.sent = position - offset
         raise

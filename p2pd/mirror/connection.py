@@ -142,7 +142,13 @@ class Connection:
 
     async def end(self) -> None:
         """The body is complete."""
-        await self._send(self._h11.send(h11.EndOfMessage()) or b"")
+        if rest := self._h11.send(h11.EndOfMessage()):
+            await self._send(rest)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the current request has been answered whole."""
+        return self._h11.our_state in (h11.DONE, h11.MUST_CLOSE)
 
     def next_cycle(self) -> bool:
         """Ready for another request on this connection; False if it has to end."""
@@ -179,6 +185,8 @@ class Connection:
         self._fresh = False
 
     def _request(self, event: h11.Request) -> Request:
+        if event.http_version not in (b"1.0", b"1.1"):
+            raise BadRequest(400, f"HTTP/{event.http_version.decode('ascii')} is not spoken here, only HTTP/1.1")
         headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers)
         has_body = any(
             name == "transfer-encoding" or (name == "content-length" and value.strip("0")) for name, value in headers
@@ -210,6 +218,7 @@ class Connection:
                 self._h11.send_failed()
                 raise ClientGone("the client closed the connection") from error
         if scope.cancelled_caught:
+            self._h11.send_failed()
             raise ClientGone(f"the client took nothing for {self._settings.stall_timeout:g} s")
 
     def _drain_now(self) -> None:

@@ -54,7 +54,8 @@ async def _serve_connection(stream: trio.SocketStream, service: Service, setting
     connection = Connection(stream, settings)
     try:
         while (request := await connection.next_request()) is not None:
-            if not await _serve_request(request, connection, service) or not connection.next_cycle():
+            await _serve_request(request, connection, service)
+            if not connection.next_cycle():
                 break
     except BadRequest as error:
         log.info("mirror: %s", error)
@@ -65,9 +66,9 @@ async def _serve_connection(stream: trio.SocketStream, service: Service, setting
         await connection.aclose()
 
 
-async def _serve_request(request: Request, connection: Connection, service: Service) -> bool:
-    """Answer one request while watching whether its client is still there; False if it is not."""
-    began, note, gone = trio.current_time(), "", True
+async def _serve_request(request: Request, connection: Connection, service: Service) -> None:
+    """Answer one request while watching whether its client is still there."""
+    began, note = trio.current_time(), "the client went away"
 
     async def cancel_when_gone(scope: trio.CancelScope) -> None:
         await connection.watch()
@@ -77,12 +78,10 @@ async def _serve_request(request: Request, connection: Connection, service: Serv
         nursery.start_soon(cancel_when_gone, nursery.cancel_scope)
         try:
             note = await service.respond(request, connection)
-            gone = False
         except ClientGone as error:
             note = str(error)
         nursery.cancel_scope.cancel()
-    _log_request(request, connection, trio.current_time() - began, note or ("the client went away" if gone else ""))
-    return not gone
+    _log_request(request, connection, trio.current_time() - began, "" if connection.is_complete else note)
 
 
 def _log_request(request: Request, connection: Connection, took_s: float, note: str) -> None:

@@ -113,7 +113,7 @@ class FakeLibrary:
     async def head(self, kind: Kind, upstream: str, repository: str, digest: str) -> Descriptor:
         await self._called("head", kind, upstream, repository, digest)
         blob = self._find(kind, digest)
-        return Descriptor(blob.digest, blob.size, blob.media_type or "application/octet-stream")
+        return Descriptor(blob.digest, blob.size, blob.media_type or "")
 
     @asynccontextmanager
     async def open(

@@ -1,4 +1,4 @@
-"""The pull category of the OCI distribution-spec's conformance suite (v1.1.1, and the range tests of its main branch)."""
+"""The pull category of the OCI distribution-spec's conformance suite: v1.1.1, and the range tests of its main."""
 
 from __future__ import annotations
 
@@ -106,9 +106,7 @@ async def test_a_range_that_cannot_be(mirror: Mirror, asked: str) -> None:
     assert answer.headers["content-range"] == f"bytes */{BLOB_SIZE}"
 
 
-@pytest.mark.parametrize(
-    "asked", ["bytes=0-9,50-59", "bytes=", "bytes=a-b", "bytes=5", "lines=0-5", "0-5", "bytes=--5"]
-)
+@pytest.mark.parametrize("asked", ["bytes=0-9,50-59", "bytes=", "bytes=a-b", "bytes=5", "lines=0-5", "0-5"])
 async def test_ranges_that_get_the_whole_blob(mirror: Mirror, asked: str) -> None:
     answer = await mirror.ask(f"/v2/library/test/blobs/{mirror.blob.digest}", headers=f"Range: {asked}\r\n")
     assert (answer.status, answer.body) == (200, mirror.body)

@@ -1,13 +1,23 @@
-"""A client on a raw socket, which sees what an HTTP library hides: when bytes come, and whether FIN or RST ends them."""
+"""A client on a raw socket, which sees what an HTTP library hides: when bytes come, whether FIN or RST ends them."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import trio
 
 ANSWER_WITHIN_S = 5.0  # far more than any answer takes here; a hang fails the test instead of the suite
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Return once `condition` holds, which the mirror's tasks bring about by and by."""
+    for _ in range(int(ANSWER_WITHIN_S / 0.01)):
+        if condition():
+            return
+        await trio.sleep(0.01)
+    raise AssertionError("it never came about")
 
 
 @dataclass(frozen=True)

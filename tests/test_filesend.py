@@ -1,0 +1,210 @@
+"""Runs of a file to a socket: exact bytes, cold pages off the event loop, and each way to fail."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+import trio
+import trio.testing
+
+from p2pd import filesend
+from p2pd.filesend import ReceiverGone, ReceiverStalled, SourceFailed, send_file_range, warm
+
+SIZE = 3 * filesend.WINDOW + 12345
+STALL_S = 30.0
+
+
+@pytest.fixture(scope="module")
+def content() -> bytes:
+    return Random(2).randbytes(SIZE)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> Path:
+    path = tmp_path_factory.mktemp("filesend") / "file"
+    path.write_bytes(content)
+    return path
+
+
+@pytest.fixture
+def fd(path: Path) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY)
+    yield fd
+    os.close(fd)
+
+
+async def receive_all(sock: trio.socket.SocketType, limit: int = 1 << 20) -> bytes:
+    received = bytearray()
+    while data := await sock.recv(limit):
+        received += data
+    return bytes(received)
+
+
+async def sent_and_received(fd: int, offset: int, count: int) -> bytes:
+    ours, theirs = trio.socket.socketpair()
+    received = b""
+
+    async def receive() -> None:
+        nonlocal received
+        received = await receive_all(theirs)
+
+    with ours, theirs:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(receive)
+            await send_file_range(ours, fd, offset, count, stall_timeout=STALL_S)
+            ours.shutdown(trio.socket.SHUT_WR)
+    return received
+
+
+@pytest.mark.parametrize(
+    ("offset", "count"),
+    [(0, SIZE), (0, 0), (0, 1), (SIZE - 1, 1), (filesend.WINDOW - 1, 2), (12345, 2 * filesend.WINDOW + 1)],
+)
+async def test_exactly_the_run(fd: int, content: bytes, offset: int, count: int) -> None:
+    assert await sent_and_received(fd, offset, count) == content[offset : offset + count]
+
+
+async def test_cold_pages(fd: int, content: bytes) -> None:
+    os.fsync(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    assert await sent_and_received(fd, 0, SIZE) == content
+
+
+async def test_warm_makes_pages_resident(fd: int) -> None:
+    os.fsync(fd)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    if filesend._is_resident(fd, 0, filesend.WINDOW):
+        pytest.skip("this file system keeps its pages")
+    await warm(fd, 0, filesend.WINDOW)
+    if not filesend._is_resident(fd, 0, filesend.WINDOW):
+        pytest.skip("this file system can't tell")
+    with trio.testing.assert_no_checkpoints():
+        await warm(fd, 0, filesend.WINDOW)
+
+
+async def test_a_slow_disk_does_not_hold_up_the_loop(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(loan: list[int], offset: int, count: int) -> None:
+        time.sleep(0.2)
+
+    monkeypatch.setattr(filesend, "_is_resident", lambda *_: False)
+    monkeypatch.setattr(filesend, "_read_through", slow)
+    ticks = 0
+    async with trio.open_nursery() as nursery:
+
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                await trio.sleep(0.01)
+                ticks += 1
+
+        nursery.start_soon(tick)
+        await sent_and_received(fd, 0, 1000)
+        nursery.cancel_scope.cancel()
+    assert ticks >= 5
+
+
+async def test_an_abandoned_read_leaves_no_descriptor(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = filesend._read_through
+
+    def slow(loan: list[int], offset: int, count: int) -> None:
+        time.sleep(0.1)
+        real(loan, offset, count)
+
+    monkeypatch.setattr(filesend, "_is_resident", lambda *_: False)
+    monkeypatch.setattr(filesend, "_read_through", slow)
+    before = len(os.listdir("/proc/self/fd"))
+    async with trio.open_nursery() as nursery:
+        for _ in range(3 * filesend.READERS_MAX):
+            nursery.start_soon(warm, fd, 0, 1000)
+        await trio.sleep(0.02)
+        nursery.cancel_scope.cancel()
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+async def test_a_receiver_that_goes_away(fd: int) -> None:
+    ours, theirs = trio.socket.socketpair()
+    with ours, theirs:
+        async with trio.open_nursery() as nursery:
+
+            async def read_a_bit() -> None:
+                await theirs.recv(100_000)
+                theirs.close()
+
+            nursery.start_soon(read_a_bit)
+            with pytest.raises(ReceiverGone) as caught:
+                await send_file_range(ours, fd, 0, SIZE, stall_timeout=STALL_S)
+    assert 0 < caught.value.sent < SIZE
+
+
+async def test_a_receiver_that_takes_nothing(fd: int) -> None:
+    ours, theirs = trio.socket.socketpair()
+    with ours, theirs:
+        with pytest.raises(ReceiverStalled) as caught:
+            await send_file_range(ours, fd, 0, SIZE, stall_timeout=0.05)
+        ours.shutdown(trio.socket.SHUT_WR)
+        assert len(await receive_all(theirs)) == caught.value.sent
+
+
+async def test_a_receiver_that_takes_a_little_now_and_then_has_not_stalled(fd: int) -> None:
+    ours, theirs = trio.socket.socketpair()
+    count = 2 << 20
+    with ours, theirs:
+        async with trio.open_nursery() as nursery:
+
+            async def read_slowly() -> None:
+                received = 0
+                while received < count:
+                    await trio.sleep(0.05)
+                    for _ in range(4):
+                        received += len(await theirs.recv(64 << 10))
+
+            nursery.start_soon(read_slowly)
+            await send_file_range(ours, fd, 0, count, stall_timeout=0.3)
+
+
+async def test_a_socket_that_another_task_closes(fd: int) -> None:
+    ours, theirs = trio.socket.socketpair()
+    with ours, theirs:
+        async with trio.open_nursery() as nursery:
+
+            async def close() -> None:
+                await trio.sleep(0.02)
+                ours.close()
+
+            nursery.start_soon(close)
+            with pytest.raises(ReceiverGone):
+                await send_file_range(ours, fd, 0, SIZE, stall_timeout=STALL_S)
+    with pytest.raises(ReceiverGone):
+        await send_file_range(ours, fd, 0, SIZE, stall_timeout=STALL_S)
+
+
+async def test_a_file_that_is_too_short(fd: int) -> None:
+    ours, theirs = trio.socket.socketpair()
+    with ours, theirs, pytest.raises(SourceFailed, match=f"ends at byte {SIZE}") as caught:
+        await send_file_range(ours, fd, SIZE - 1000, 2000, stall_timeout=STALL_S)
+    assert caught.value.sent == 1000
+
+
+async def test_a_disk_error(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(loan: list[int], offset: int, count: int) -> None:
+        os.close(loan.pop())
+        raise SourceFailed("reading at byte 0: Input/output error")
+
+    monkeypatch.setattr(filesend, "_is_resident", lambda *_: False)
+    monkeypatch.setattr(filesend, "_read_through", fail)
+    ours, theirs = trio.socket.socketpair()
+    with ours, theirs, pytest.raises(SourceFailed, match="Input/output error"):
+        await send_file_range(ours, fd, 0, 1000, stall_timeout=STALL_S)
+
+
+async def test_a_checkpoint_in_each_call(fd: int) -> None:
+    ours, theirs = trio.socket.socketpair()
+    with ours, theirs:
+        for count in (0, 1):
+            with trio.testing.assert_checkpoints():
+                await send_file_range(ours, fd, 0, count, stall_timeout=STALL_S)
