@@ -1,8 +1,7 @@
 """The node's metrics, by the names that every claim about p2pd is checked with.
 
-Counts and gives out; measures nothing itself. Label values come from sets that are closed or bounded, so neither memory nor a
-scrape grows with blobs, peers or repositories, none of which is ever a label.
-Imports nothing of p2pd.
+Counts and gives out; measures nothing itself. Label values come from sets that are closed or bounded, so neither
+memory nor a scrape grows with blobs, peers or repositories, none of which is ever a label. Imports nothing of p2pd.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ the key, the value and what is allowed; nothing is passed over in silence. Opens
 configuration itself names. Knows `p2pd.oci`, `p2pd.units` and `p2pd.upstream.config`.
 """
 
-from p2pd.config.load import DEFAULT_PATH, env_name, load_config
+from p2pd.config.load import DEFAULT_PATH, env_name, load_config, load_node
 from p2pd.config.model import (
     Address,
     AdminConfig,
@@ -31,4 +31,5 @@ __all__ = [
     "StoreConfig",
     "env_name",
     "load_config",
+    "load_node",
 ]

@@ -102,6 +102,21 @@ def load_config(path: Path | None, overrides: Mapping[str, str], *, environ: Map
     return _build(reader)
 
 
+def load_node(
+    path: Path | None, overrides: Mapping[str, str], *, environ: Mapping[str, str] | None = None
+) -> NodeConfig:
+    """Only [node], for commands that need no more: they work where a registry's password can't be read.
+
+    Other tables are not looked at. Raises ConfigError.
+    """
+    reader = _Reader(os.environ if environ is None else environ, only="node")
+    reader.read_file(path if path is not None else DEFAULT_PATH, may_be_missing=path is None)
+    reader.read_environment()
+    for key, text in overrides.items():
+        reader.read_override(key, text)
+    return _build_table("node", reader)
+
+
 def env_name(table: str, key: str) -> str:
     """The environment form of a key: ("mirror", "listen") is P2PD_MIRROR_LISTEN."""
     return f"P2PD_{table}_{key}".upper()
@@ -120,8 +135,9 @@ class _Setting:
 class _Reader:
     """Collects settings, later ones over earlier ones, each with the place it came from."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], only: str | None = None) -> None:
         self.environ = environ
+        self.only = only
         self.settings: dict[Keys, _Setting] = {}
         self.hosts: dict[str, _Setting] = {}  # every upstream named, also one whose table is empty
         self.warnings: list[str] = []
@@ -181,6 +197,8 @@ class _Reader:
         self._take(keys, value, setting, Path.cwd())
 
     def _take(self, keys: Keys, value: Any, setting: _Setting, base: Path) -> None:
+        if self.only is not None and keys[0] != self.only:
+            return
         keys = _joined_host(keys, is_table=value == {})
         if keys[0] == "upstreams" and len(keys) > 1:
             keys = (keys[0], _normal_host(keys[1], setting), *keys[2:])
@@ -252,14 +270,7 @@ def _did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def _build(reader: _Reader) -> Config:
-    parts: dict[str, Any] = {}
-    for table, cls in TABLES.items():
-        given = {k: reader.settings[table, k].value for k in KINDS[table] if (table, k) in reader.settings}
-        if table == "node" and "name" not in given:
-            given["name"] = _host_label()
-        if table == "mirror" and "hold_back" not in given and "header_wait" in given:
-            given["hold_back"] = min(MirrorConfig.hold_back, given["header_wait"])
-        parts[table] = cls(**given)
+    parts = {table: _build_table(table, reader) for table in TABLES}
     upstreams = dict(WELL_KNOWN)
     for host, setting in reader.hosts.items():
         upstreams[host] = _upstream(reader, host, setting, upstreams.get(host))
@@ -267,6 +278,15 @@ def _build(reader: _Reader) -> Config:
     _check_across(config, reader)
     warnings = (*reader.warnings, *_warnings(config))
     return dataclasses.replace(config, warnings=warnings)
+
+
+def _build_table(table: str, reader: _Reader) -> Any:
+    given = {k: reader.settings[table, k].value for k in KINDS[table] if (table, k) in reader.settings}
+    if table == "node" and "name" not in given:
+        given["name"] = _host_label()
+    if table == "mirror" and "hold_back" not in given and "header_wait" in given:
+        given["hold_back"] = min(MirrorConfig.hold_back, given["header_wait"])
+    return TABLES[table](**given)
 
 
 def _host_label() -> str:
