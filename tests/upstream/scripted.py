@@ -86,13 +86,19 @@ async def scripted(
     script: Script, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1"
 ) -> AsyncIterator[Scripted]:
     server = Scripted(script, scheme="https" if tls else "http")
+    failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         listeners = await trio.open_tcp_listeners(0, host=address)
         server.port = listeners[0].socket.getsockname()[1]
         wrapped = [trio.SSLListener(one, tls, https_compatible=True) for one in listeners] if tls else listeners
         nursery.start_soon(trio.serve_listeners, server.serve, wrapped)
-        yield server
+        try:
+            yield server
+        except Exception as error:
+            failure = error  # raised below as it is, not in the nursery's group
         nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
 def answer(status: int, body: bytes = b"", *, length: int | None = None, **headers: str) -> bytes:

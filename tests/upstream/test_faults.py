@@ -143,8 +143,8 @@ async def test_200_to_a_range_is_discarded_up_to_the_start(start: int) -> None:
 
 @pytest.mark.parametrize(
     "given",
-    [f"bytes 999-{len(BODY) - 1}/{len(BODY)}", f"bytes 1000-{len(BODY) - 2}/{len(BODY)}", f"bytes 1000-{len(BODY) - 1}/*",
-     "bytes 1000-999/1000", "nonsense"],
+    [f"bytes 999-{len(BODY) - 1}/{len(BODY)}", f"bytes 1000-{len(BODY) - 2}/{len(BODY)}",
+     f"bytes 1000-{len(BODY) - 1}/*", "bytes 1000-999/1000", "nonsense"],
 )  # fmt: skip
 async def test_another_range_than_asked_for(given: str) -> None:
     with pytest.raises(BadAnswer, match="Content-Range"):
@@ -205,7 +205,7 @@ FOUND = answer(200, length=77, Content_Type=MANIFEST_TYPE, Docker_Content_Digest
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
 async def test_a_passing_failure_is_tried_again(status: int) -> None:
-    made, found = await counted(in_turn(answer(status, b"sorry"), FOUND))
+    made, found = await counted(in_turn(answer(status), FOUND))
     assert found == Descriptor(DIGEST, 77, MANIFEST_TYPE)
     assert made == [("tag", status), ("tag", 200)]
 
@@ -265,7 +265,8 @@ async def test_headers_that_never_come(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "garbage", [b"\x15\x03\x01\x00\x02\x02\x16", b"SSH-2.0-x\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n", b"x" * 200_000,
-                b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"]
+                b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+                b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n"]
 )  # fmt: skip
 async def test_what_is_not_http(garbage: bytes) -> None:
     _, error = await counted(always(garbage, FIN))
@@ -404,8 +405,8 @@ async def test_a_stream_left_early_leaves_nothing_behind() -> None:
                 pass
             with trio.move_on_after(0.02):
                 async with upstreams.get(host).open("blob", "a/b", DIGEST) as stream:
-                    while await stream.receive_some(1000):
-                        await trio.sleep(0)
+                    await stream.receive_some()
+                    await trio.sleep_forever()
         gc.collect()  # a generator that was left hanging would warn now, and warnings are errors
         await trio.testing.wait_all_tasks_blocked()
         assert not upstreams.get(host)._transport._transport._pool.connections
