@@ -26,7 +26,7 @@ from types import TracebackType
 from p2pd.oci import check_digest
 from p2pd.store import files
 from p2pd.store.errors import StoreError, StoreFull, StoreLocked, WrongDigest
-from p2pd.store.eviction import Victim, choose
+from p2pd.store.eviction import Victim, for_disk, for_limit
 from p2pd.store.journal import PIECES_MAX, Contents, Identity, Journal
 from p2pd.store.partial import Partial
 from p2pd.store.recovery import Blob, recover_partials, scan_proven
@@ -63,6 +63,14 @@ class OpenBlob:
 def _close_and_release(fd: int, release: Callable[[], None]) -> None:
     os.close(fd)
     release()
+
+
+def _allocated(partial: Partial) -> int:
+    """Bytes that a partial's data takes on the disk now."""
+    try:
+        return os.stat(partial.path).st_blocks * 512  # stat(2): in units of 512 bytes, whatever the file system's block
+    except OSError:
+        return 0  # someone removed it: then it takes none
 
 
 class Store:
@@ -182,7 +190,7 @@ class Store:
             raise WrongDigest(f"{len(body)} bytes given for {digest} have another digest")
         if self.touch(digest):
             return
-        self._make_room(digest, len(body), to_come=0)
+        self._make_room(digest, len(body), partial=False)
         final = self._final(digest)
         fresh = final.with_name(f".{final.name}.{secrets.token_hex(4)}.tmp")
         with files.translated("create", fresh):
@@ -239,7 +247,7 @@ class Store:
             return partial
 
     def _create(self, identity: Identity) -> Partial:
-        self._make_room(identity.digest, identity.size, to_come=self._to_come())
+        self._make_room(identity.digest, identity.size, partial=True)
         path = self._partial_directory / identity.digest.removeprefix("sha256:")
         journal = Journal(path.with_name(path.name + ".meta"), identity)
         if files.unlink(journal.path):  # left by a removal that failed; it must not speak for the new bytes
@@ -271,44 +279,56 @@ class Store:
     def evict(self) -> list[str]:
         """Get under the size limit as far as what is pinned allows; the digests of what went."""
         with self._lock:
-            victims, _ = choose(self._victims(), self.used - self.size_limit, len(self._partials) - PARTIALS_MAX)
+            candidates = self._candidates(promised=False)
+            excess, surplus = self.used - self.size_limit, len(self._partials) - PARTIALS_MAX
+            victims = for_limit(candidates, excess, surplus)
+            if victims is None:
+                victims = for_limit(candidates, min(excess, sum(one.size for one in candidates)), 0) or []
             return self._remove_victims(victims)
 
-    def _make_room(self, digest: str, size: int, *, to_come: int) -> None:
+    def _make_room(self, digest: str, size: int, *, partial: bool) -> None:
         """Evict until `size` more bytes fit the limit and the disk. StoreFull, and nothing evicted, if that can't be.
 
-        `to_come`: bytes of the disk that partials have been promised and have not written yet.
+        For a new partial, what the others have been promised and have not written yet is not free.
         """
         with self._lock:
             with files.translated("look at", self.root):
                 disk = os.statvfs(self.root)
-            free = disk.f_bavail * disk.f_frsize
-            over_limit = self.used + size - self.size_limit
-            over_disk = size + to_come - free
-            victims, enough = choose(
-                self._victims(), max(over_limit, over_disk), len(self._partials) + 1 - PARTIALS_MAX
-            )
-            if not enough:
-                raise StoreFull(
-                    f"no room for {digest} ({format_size(size)}) in {self.root}: "
-                    f"{format_size(self.used)} of [store] size_limit = {format_size(self.size_limit)} used, "
-                    f"{format_size(max(free - to_come, 0))} of the disk free, and the rest is in use; "
-                    + ("raise size_limit" if over_limit >= over_disk else "free space on that file system")
+            free = disk.f_bavail * disk.f_frsize - (self._promised() if partial else 0)
+            candidates = self._candidates(promised=partial)
+            surplus = len(self._partials) + 1 - PARTIALS_MAX if partial else 0
+            victims = for_limit(candidates, self.used + size - self.size_limit, surplus)
+            remedy = "raise size_limit"
+            if victims is not None:
+                remedy = "free space on that file system"
+                more = for_disk(
+                    set(candidates) - set(victims), size - free - sum(victim.disk for victim in victims), self._clock()
                 )
-            self._remove_victims(victims)
+                if more is not None:
+                    self._remove_victims(victims + more)
+                    return
+            raise StoreFull(
+                f"no room for {digest} ({format_size(size)}) in {self.root}: {format_size(self.used)} of "
+                f"[store] size_limit = {format_size(self.size_limit)} used, {format_size(max(free, 0))} of the disk "
+                f"free, and too little that is not in use; {remedy}"
+            )
 
-    def _to_come(self) -> int:
-        """What partials will still take of the disk, at most."""
-        total = 0
-        for partial in self.partials():
-            with contextlib.suppress(OSError, StoreError):
-                total += max(0, partial.size - os.stat(partial.path).st_blocks * 512)  # stat(2): units of 512 bytes
-        return total
+    def _promised(self) -> int:
+        """Bytes of the disk that partials will still take."""
+        return sum(partial.size - min(partial.size, _allocated(partial)) for partial in self.partials())
 
-    def _victims(self) -> list[Victim]:
-        idle = [Victim(p.digest, p.reserved, p.last_use, True) for p in self.partials() if not p.pinned]
-        unread = [Victim(d, b.size, b.last_use, False) for d, b in self._blobs.items() if not b.pins]
-        return idle + unread
+    def _candidates(self, *, promised: bool) -> list[Victim]:
+        """What is not pinned. `promised`: a partial's end frees what it has not written yet too."""
+        idle = [
+            Victim(one.digest, one.reserved, one.size if promised else _allocated(one), one.last_use, True)
+            for one in self.partials()
+            if not one.pinned
+        ]
+        return idle + [
+            Victim(digest, blob.size, blob.size, blob.last_use, False)
+            for digest, blob in self._blobs.items()
+            if not blob.pins
+        ]
 
     def _remove_victims(self, victims: list[Victim]) -> list[str]:
         gone = []
@@ -319,7 +339,8 @@ class Store:
             else:
                 files.unlink(self._final(victim.digest))
                 self._forget(victim.digest)
-            log.info("evicted %s %s (%s)", "partial" if victim.partial else "blob", victim.digest, victim.size)
+            what = "partial" if victim.partial else "blob"
+            log.info("evicted %s %s (%s)", what, victim.digest, format_size(victim.size))
             gone.append(victim.digest)
         return gone
 
