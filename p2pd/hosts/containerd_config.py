@@ -43,8 +43,11 @@ class Found:
     warnings: list[str] = field(default_factory=list)
 
 
-def inspect(config: Path = DEFAULT_CONFIG) -> Found:
-    """Read containerd's configuration and the files that it imports. HostsError for what hosts.toml can't work with."""
+def inspect(config: Path = DEFAULT_CONFIG, wanted: Path = DEFAULT_CERTS_DIR) -> Found:
+    """Read containerd's configuration and the files that it imports. HostsError for what hosts.toml can't work with.
+
+    `wanted` is the directory to recommend where none is set.
+    """
     directory: str | None = None
     for path, document in _documents(config):
         for keys in REGISTRY_TABLES:
@@ -67,13 +70,13 @@ def inspect(config: Path = DEFAULT_CONFIG) -> Found:
             directory = value or directory
     if directory:
         return Found(Path(directory))
-    return Found(None, [_unset(config)])
+    return Found(None, [_unset(config, wanted)])
 
 
-def _unset(config: Path) -> str:
+def _unset(config: Path, wanted: Path) -> str:
     return (
-        f"containerd's CRI does not read {DEFAULT_CERTS_DIR} yet: {config} sets no config_path. "
-        f"Add this to it, then `systemctl restart containerd`:\n{SNIPPETS.format(directory=DEFAULT_CERTS_DIR)}"
+        f"containerd's CRI does not read {wanted} yet: {config} sets no config_path. "
+        f"Add this to it, then `systemctl restart containerd`:\n{SNIPPETS.format(directory=wanted)}"
     )
 
 
