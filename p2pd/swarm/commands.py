@@ -95,7 +95,7 @@ class Prove:
 
 @dataclass(frozen=True, slots=True)
 class ComputeChain:
-    """A peer wants a proven blob whose states are not in memory: compute them from the file; `ChainComputed` follows."""
+    """A peer wants a proven blob whose states are not in memory: compute them; `ChainComputed` follows."""
 
     digest: bytes
     size: int

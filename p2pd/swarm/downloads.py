@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from p2pd.swarm.blob import Blob
 from p2pd.swarm.commands import Abandon, Count, Fetch
 from p2pd.swarm.messages import Cancel, Request
-from p2pd.swarm.pieces import lowest
+from p2pd.swarm.pieces import indices, lowest
 from p2pd.swarm.state import NEVER, Peer, State
 
 READING_AHEAD = 16  # pieces that a client which stands still is helped with
@@ -87,6 +87,17 @@ class Downloads:
             if not self._room():
                 return
 
+    def claim(self, peer: Peer, blob: Blob, pieces: int) -> None:
+        """The seeder shows these pieces to us alone: ask at once, even beside a full set of requests.
+
+        A claim that waits for room leaves the seeder's uplink idle, which everybody pays for.
+        """
+        for index in indices(pieces & blob.missing):
+            full = self._bytes >= self._s.settings.window_most_bytes
+            if full or peer.asked >= self._s.settings.at_one_uploader:
+                return
+            self._ask(peer, blob, index, hedge=False)
+
     def _in_order(self) -> list[Blob]:
         hungry = [b for b in self._s.blobs.values() if b.want and b.geometry and (b.missing or b.flying)]
         if len(hungry) > 1:
@@ -107,12 +118,15 @@ class Downloads:
         best, best_wait, best_useful = None, NEVER, 0
         now, random = self._s.now, self._s.random.random
         peers, settings = self._s.peers, self._s.settings
+        full = self._s.full
         for number, neighbour in blob.neighbours.items():
             useful = neighbour.have & pieces
             if not useful:
                 continue
             peer = peers[number]
             if peer.asked >= settings.at_one_uploader or peer.not_before > now or number == other_than:
+                continue
+            if peer.load >= full and now - peer.load_at < settings.refused_wait_s:
                 continue
             wait = (max(peer.load, peer.asked) + 1 + 0.1 * random()) / (peer.rate or settings.rate_first)
             if wait < best_wait:
@@ -206,7 +220,7 @@ class Downloads:
         blob = self._s.blobs.get(asked.digest)
         neighbour = blob.neighbours.get(peer.number) if blob else None
         if reason == "busy":
-            peer.load = max(load, REFUSED_LOAD)
+            peer.load, peer.load_at = max(load, REFUSED_LOAD), self._s.now
             peer.not_before = self._s.now + self._s.settings.refused_wait_s
         elif blob and neighbour:
             blob.neighbour_lacks(neighbour, 1 << asked.index)

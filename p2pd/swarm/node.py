@@ -392,7 +392,7 @@ class Node:
         blob.neighbour_lacks(neighbour, neighbour.have & ~pieces)
         blob.neighbour_has(neighbour, pieces)
         neighbour.wanting, neighbour.term = m.wanting, m.term
-        peer.load = m.load
+        peer.load, peer.load_at = m.load, self.state.now
         peer.rate = peer.rate or float(m.rate)
         if new and (blob.present or blob.hungry) and not blob.computing:
             self._send_join(peer, blob)
@@ -409,7 +409,9 @@ class Node:
             self.seeder.neighbours_changed(blob)
 
     def _on_have(self, peer: Peer, m: Have) -> None:
-        peer.load, peer.not_before = m.load, 0.0
+        peer.load, peer.load_at = m.load, self.state.now
+        if not m.pieces:  # a notice that there is room, to us alone
+            peer.not_before = 0.0
         blob = self.state.blobs.get(m.digest)
         neighbour = blob.neighbours.get(peer.number) if blob else None
         if not blob or not neighbour or not blob.geometry:
@@ -425,6 +427,8 @@ class Node:
         blob.neighbour_has(neighbour, pieces)
         if m.term:
             self.announcer.rival(blob, peer.contact.node_id, m.term)
+            if blob.hungry and m.pieces:
+                self.downloads.claim(peer, blob, pieces)
         if blob.seeding and pieces:
             self.seeder.neighbour_has(blob, peer.number, pieces)
             self.seeder.neighbours_changed(blob)

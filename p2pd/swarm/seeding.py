@@ -139,7 +139,7 @@ class Seeder:
         settings = self._s.settings
         if blob.geometry is None:
             return
-        end = seeding.end
+        limit = settings.alone_pieces
         if any(n.wanting for n in blob.neighbours.values()):
             window = max(settings.ahead_pieces, int(blob.geometry.count * settings.ahead_ratio))
             waiting = (blob.present & ~blob.left & blob.computed).bit_count()
@@ -149,8 +149,8 @@ class Seeder:
             if blob.want and blob.want.clients and seeding.piece_s > 0 and seeding.first_at:
                 due = settings.own_client_share * (self._s.now - seeding.first_at) / seeding.piece_s
                 limit = max(limit, int(due) + 1 - seeding.pulled)
-            on_the_way = blob.pulling & ((1 << max(seeding.allowed, 0)) - 1)
-            end = min(seeding.end, max(seeding.allowed, seeding.allowed + limit - on_the_way.bit_count()))
+        on_the_way = blob.pulling & ((1 << seeding.allowed) - 1)
+        end = min(seeding.end, max(seeding.allowed, seeding.allowed + limit - on_the_way.bit_count()))
         if end > seeding.allowed:
             seeding.allowed = end
             self._s.out.append(Allow(blob.digest, end))

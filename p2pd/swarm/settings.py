@@ -44,6 +44,7 @@ class Settings:
     # seeding
     ahead_ratio: float = 0.02  # of the blob: what a dead seeder takes with it
     ahead_pieces: int = 2
+    alone_pieces: int = 8  # while nobody else wants it: no limit, but never far ahead of what may change
     shown_to_one: int = 2  # pieces that one neighbour is shown at a time
     claim_least_s: float = 1.0  # a claim that does not move within two piece times is open again, but not earlier
     free_run_s: float = 1.0  # nobody takes anything: the seeder goes on for itself

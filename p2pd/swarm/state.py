@@ -33,6 +33,7 @@ class Peer:
     blobs: set[bytes] = field(default_factory=set)  # those in which it is our neighbour
     # as an uploader to us
     load: int = 0  # transfers under way and queued there, as it last said
+    load_at: float = 0.0  # when it said so
     rate: float = 0.0  # bytes/s that one of its transfers reaches; 0 while unknown
     asked: int = 0  # our requests out there
     usual_s: float = 0.0  # from request to piece; 0 while unknown
@@ -57,6 +58,11 @@ class State:
     blobs: dict[bytes, Blob] = field(default_factory=dict)
     stored: OrderedDict[bytes, int] = field(default_factory=OrderedDict)  # proven, on disk: digest -> size; newest last
     avoided: dict[bytes, float] = field(default_factory=dict)  # node id -> until when
+
+    @property
+    def full(self) -> int:
+        """The load at which a node refuses."""
+        return self.settings.places + self.settings.queued_most
 
     def send(self, peer: int, message: Message) -> None:
         self.out.append(Send(peer, message))
