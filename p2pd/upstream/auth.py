@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from p2pd.upstream.challenges import Challenge
 from p2pd.upstream.config import UpstreamConfig
 from p2pd.upstream.credentials import Credentials, IdentityToken, Password
-from p2pd.upstream.errors import BadAnswer, Denied
+from p2pd.upstream.errors import BadAnswer, Denied, RateLimited, Unreachable
 from p2pd.upstream.flights import Cache, Flights
 from p2pd.upstream.realms import check_realm, may_see_credentials
 from p2pd.upstream.urls import origin
@@ -148,7 +148,7 @@ class Authenticator:
             return token.value
         try:
             return (await self._flights.run(key, lambda: self._fetch(service, scope))).value
-        except BadAnswer:
+        except (BadAnswer, RateLimited, Unreachable):
             if token is not None and self._clock() < token.expires_at:
                 return token.value
             raise

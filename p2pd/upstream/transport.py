@@ -162,7 +162,7 @@ class Transport:
     def _check_proxied(self, url: str) -> None:
         # A proxy resolves names itself, so only what can be read off the URL is checked here.
         host = origin(url).host
-        if self._proxied and host != self._home.host and self._guard.refuses(host) and names_private_host(host):
+        if self._proxied and self._guard.refuses_by_name(host):
             raise AddressRefused(f"sent to the private address {host}")
 
     async def aclose(self) -> None:
@@ -179,11 +179,15 @@ class _GuardedBackend(httpcore.AsyncNetworkBackend):
         self._home = home
         self._trusted = config.realm_hosts
         self._private = private
-        self._open = config.allow_private_redirects or names_private_host(home.host)
+        self._open = config.allow_private_redirects or names_private_host(home.host, private)
 
     def refuses(self, host: str) -> bool:
         """True if `host` may not be at a private address."""
         return not self._open and host not in self._trusted
+
+    def refuses_by_name(self, host: str) -> bool:
+        """True if `host` is a private address that may not be asked, as far as can be told without looking it up."""
+        return host != self._home.host and self.refuses(host) and names_private_host(host, self._private)
 
     async def connect_tcp(
         self,
@@ -223,12 +227,19 @@ class _GuardedBackend(httpcore.AsyncNetworkBackend):
 
 
 def environment_proxy(url: str) -> str | None:
-    """The proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name for a URL, as other OCI clients read them."""
+    """The proxy that HTTP_PROXY, HTTPS_PROXY and NO_PROXY name for a URL, as other OCI clients read them.
+
+    ValueError if it is of a kind that is not supported.
+    """
     place = origin(url)
     proxy = urllib.request.getproxies_environment().get(place.scheme)
     if not proxy or names_private_host(place.host) or urllib.request.proxy_bypass_environment(place.host):
         return None
-    return proxy if "://" in proxy else f"http://{proxy}"
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    if not proxy.startswith(("http://", "https://")):
+        name = f"{place.scheme.upper()}_PROXY"
+        raise ValueError(f"{name} names a proxy that is neither http:// nor https://; set proxy for this registry")
+    return proxy
 
 
 def _tls(config: UpstreamConfig) -> ssl.SSLContext:
@@ -277,9 +288,28 @@ def _translated(error: Exception, what: str) -> UpstreamError:
     if isinstance(error, httpx.ProxyError):
         return Unreachable(f"{what}: the proxy refused the connection")
     if isinstance(error, httpx.ConnectError):
-        # The text is the system's or OpenSSL's. A certificate that is wrong stays wrong for the next try.
-        return Unreachable(f"{what}: can't connect: {str(error)[:200]}", passing="CERTIFICATE" not in str(error))
+        return _not_connected(error, what)
     return Unreachable(f"{what}: the connection broke")
+
+
+def _not_connected(error: Exception, what: str) -> Unreachable:
+    """The system's or OpenSSL's words lie some wrappers deep, by different ways in httpcore and trio."""
+    cause: object = error
+    for _ in range(8):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            # A certificate that is wrong stays wrong for the next try.
+            reason = f"its certificate is refused: {cause.verify_message}; if it is right, set ca for this registry"
+            return Unreachable(f"{what}: {reason}", passing=False)
+        if isinstance(cause, OSError) or not isinstance(cause, BaseException):
+            break
+        wrapped = cause.args[0] if cause.args and isinstance(cause.args[0], BaseException) else None
+        cause = wrapped or cause.__cause__ or cause.__context__
+    text = (
+        (_reason(cause) if isinstance(cause, ssl.SSLError) else str(cause))
+        if isinstance(cause, OSError)
+        else str(error)
+    )
+    return Unreachable(f"{what}: can't connect: {text[:200]}")
 
 
 def _reason(error: BaseException) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import urljoin, urlsplit
 
@@ -69,10 +70,10 @@ def is_private_address(text: str) -> bool:
     return not address.is_global or address.is_multicast
 
 
-def names_private_host(host: str) -> bool:
+def names_private_host(host: str, private: Callable[[str], bool] = is_private_address) -> bool:
     """True for a literal private address or a name that is one by definition (RFC 6761: localhost)."""
     if _is_address(host):
-        return is_private_address(host)
+        return private(host)
     return host == "localhost" or host.endswith(".localhost")
 
 
