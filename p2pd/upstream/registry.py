@@ -17,6 +17,7 @@ import trio
 
 from p2pd import oci
 from p2pd.oci import Descriptor, Kind
+from p2pd.ratelimit import RateLimit
 from p2pd.upstream.auth import Authenticator, Nobody
 from p2pd.upstream.challenges import parse_challenges
 from p2pd.upstream.config import UpstreamConfig
@@ -25,7 +26,6 @@ from p2pd.upstream.errors import BadAnswer, Denied, NotFound, Unreachable
 from p2pd.upstream.exchange import Exchange, OnRateLimit, OnRequest
 from p2pd.upstream.flights import Cache, Flights
 from p2pd.upstream.headers import parse_content_range, parse_length, plain_media_type
-from p2pd.upstream.limit import RateLimit
 from p2pd.upstream.stream import BlobStream, Opened
 from p2pd.upstream.transport import Answer, Transport
 from p2pd.upstream.urls import is_private_address, origin
@@ -141,6 +141,7 @@ class Registry:
             answer = await self._ask("passthrough", what, "GET", url, match[1], {"accept": "application/json, */*"})
             async with answer:
                 self._check_refusal(answer, what, self._ours)
+                self._check_coding(answer, what)
                 if answer.status >= 500 or answer.status < 200:
                     raise BadAnswer(f"{what}: answered {answer.status}")
                 body = await answer.read(oci.MANIFEST_SIZE_MAX)
@@ -209,9 +210,7 @@ class Registry:
                 raise NotFound(f"{what}: not there")
             if answer.status not in allowed:
                 raise BadAnswer(f"{what}: answered {answer.status}")
-            coding = answer.header("content-encoding")
-            if coding and coding.strip().lower() != "identity":
-                raise BadAnswer(f"{what}: the body is encoded although none was asked for")
+            self._check_coding(answer, what)
         except BaseException:
             await answer.discard()
             raise
@@ -221,6 +220,11 @@ class Registry:
         if answer.status in (401, 403):
             text = f"{what}: answered {answer.status} {self._as_whom(identity)}{identity.hint}"
             raise Denied(text, answer.status)
+
+    def _check_coding(self, answer: Answer, what: str) -> None:
+        coding = answer.header("content-encoding")
+        if coding and coding.strip().lower() != "identity":
+            raise BadAnswer(f"{what}: the body is encoded although none was asked for")
 
     # What the answers mean
 

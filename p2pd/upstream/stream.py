@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from p2pd.ratelimit import RateLimit
 from p2pd.upstream.errors import BadAnswer
-from p2pd.upstream.limit import RateLimit
 from p2pd.upstream.transport import Answer
 
 
@@ -39,7 +39,7 @@ class BlobStream:
         """The next bytes, at most `limit`, as they come; b"" at the true end.
 
         Unreachable if the connection breaks or is silent, BadAnswer if there are fewer or more bytes than the headers
-        said. Bytes are not lost when it is cancelled.
+        said. Cancelling it breaks the stream; what came before is not lost: open another one behind it.
         """
         while not self._rest:
             await self._limit.ready()
