@@ -1,4 +1,4 @@
-"""What `hosts install` writes, read by the real clients: they ask the mirror first, then those who were there before."""
+"""What `hosts install` writes, read by the real clients: they ask the mirror first, then the others."""
 
 from __future__ import annotations
 
@@ -142,14 +142,15 @@ def test_a_dead_mirror_costs_nothing(socket: Path, tmp_path: Path):
 
 
 def test_skopeo_asks_the_mirror_with_the_registry_in_the_path(tmp_path: Path):
+    options = ("--client", "containers", "--containers-dir", str(tmp_path / ".config" / "containers"))
     with registry() as mirror, registry() as upstream:
-        install(tmp_path / "certs.d", mirror, upstream, "--client", "containers", "--containers-dir", str(tmp_path))
+        install(tmp_path / "certs.d", mirror, upstream, *options)
         result = subprocess.run(
             ["skopeo", "inspect", "docker://r.example:5000/team/app:v1"],
             capture_output=True,
             text=True,
             timeout=30,
-            env={**os.environ, "CONTAINERS_REGISTRIES_CONF": str(tmp_path / "registries.conf.d" / "50-p2pd.conf")},
+            env={**os.environ, "HOME": str(tmp_path)},
         )
     assert result.returncode != 0
     assert "GET /v2/r.example:5000/team/app/manifests/v1" in mirror.asked
