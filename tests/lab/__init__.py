@@ -7,15 +7,17 @@ door; it replaces none of them. It imports nothing of p2pd: it sees the daemon a
 from tests.lab.containerd import Containerd, Pull, RunningPull, write_hosts
 from tests.lab.cpu import Busy, anonymous_bytes, cpu_seconds, resident_bytes
 from tests.lab.images import Blob, Image, Layer, build_image, build_index, pieces, push
-from tests.lab.lab import REGISTRY_NAME, Lab, Machine, Plan, reference
+from tests.lab.lab import REGISTRY_NAME, REGISTRY_NAME_PLAIN, Lab, Machine, Plan, reference
 from tests.lab.netns import Fabric, Link, Member, remove_leftovers, socket_in
 from tests.lab.nodes import Answer, Metrics, Node, Tracker, http_get
 from tests.lab.process import LabError, Process, free_port, wait_until
 from tests.lab.registry import Registry
 from tests.lab.upstream import Front, Traffic
+from tests.lab.warehouse import Warehouse
 
 __all__ = [
     "REGISTRY_NAME",
+    "REGISTRY_NAME_PLAIN",
     "Answer",
     "Blob",
     "Busy",
@@ -38,6 +40,7 @@ __all__ = [
     "RunningPull",
     "Tracker",
     "Traffic",
+    "Warehouse",
     "anonymous_bytes",
     "build_image",
     "build_index",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +18,14 @@ from tests.lab.containerd import PULL_TIMEOUT_S, Containerd, Pull, RunningPull, 
 from tests.lab.images import Image
 from tests.lab.netns import Fabric, Link, Member
 from tests.lab.nodes import Node, Settings, Tracker
-from tests.lab.process import LabError
+from tests.lab.process import LabError, run
 from tests.lab.registry import Registry
 from tests.lab.upstream import Front
 
-REGISTRY_NAME = "registry.test:5000"  # what references say; no such host exists, so only the configured ways lead there
+# What references say; no such host exists, so only the configured ways lead there. The plain one is for the path form
+# of skopeo and CRI-O, whose references can't hold a port within a path.
+REGISTRY_NAME = "registry.test:5000"
+REGISTRY_NAME_PLAIN = "registry.test"
 
 
 def reference(repository: str, tag: str = "latest") -> str:
@@ -36,7 +39,7 @@ class Plan:
 
     With `namespaces`, every machine gets a network namespace and a link of `link` both ways; upstream's is
     `upstream_link`. `rate` limits upstream's answers together, in the front itself. `settings` goes over each node's
-    configuration; `fallback` False leaves containerd no way to upstream but through p2pd.
+    configuration. `small_disks` gives nodes, by name, a state directory on a disk of so many bytes.
     """
 
     nodes: int = 4
@@ -46,8 +49,8 @@ class Plan:
     link: float | None = None
     upstream_link: float | None = None
     mdns: bool = False
-    fallback: bool = True
     settings: Settings = field(default_factory=dict)
+    small_disks: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -137,18 +140,21 @@ class Lab:
         node = Node(
             directory,
             name,
-            upstreams={REGISTRY_NAME: self.front.url},
+            upstreams=dict.fromkeys((REGISTRY_NAME, REGISTRY_NAME_PLAIN), self.front.url),
             trackers=[tracker.address for tracker in self.trackers],
             member=member,
             mdns=self.plan.mdns,
             settings=self.plan.settings,
         )
+        if name in self.plan.small_disks:
+            node.state.mkdir()
+            run(["mount", "-t", "tmpfs", "-o", f"size={self.plan.small_disks[name]},mode=700", "lab", node.state])
+            self._stack.callback(run, ["umount", "--lazy", node.state])
         self._stack.callback(node.stop)
         prefix = member.prefix if member else ()
         containerd = Containerd(directory / "c", name=f"{name}'s containerd", prefix=prefix)
         self._stack.enter_context(containerd)
-        server = self.front.url if self.plan.fallback else node.mirror_url
-        write_hosts(directory / "hosts", REGISTRY_NAME, server, [node.mirror_url])
+        write_hosts(directory / "hosts", REGISTRY_NAME, self.front.url, [node.mirror_url])
         return Machine(name, node, containerd, directory / "hosts")
 
     def start_nodes(self) -> None:
