@@ -1,7 +1,9 @@
 """CRI-O, Podman, Buildah and skopeo: one file of p2pd's own in registries.conf.d.
 
-These clients send no `?ns=`, so the registry stands in the mirror's path. Source: containers-registries.conf(5): files
-are read in the order of their names, and a later [[registry]] with the same prefix takes an earlier one's place.
+These clients send no `?ns=`, so the registry stands in the mirror's path, where a port is written host_port: a colon is
+not allowed in a repository's name ("invalid reference format"), and no host name has an underscore. Source:
+containers-registries.conf(5): files are read in the order of their names, and a later [[registry]] with the same prefix
+takes an earlier one's place.
 """
 
 from __future__ import annotations
@@ -77,11 +79,17 @@ def _prefixes(path: Path) -> set[str]:
 
 
 def _registry_table(name: str, mirror: str, *, no_fallback: bool) -> str:
-    place = f"{mirror.removeprefix('http://')}/{name}"
+    place = _place(name, mirror)
     if no_fallback:
         return f'\n[[registry]]\nprefix = "{name}"\nlocation = "{place}"\ninsecure = true\n'
     return f'\n[[registry]]\nprefix = "{name}"\nlocation = "{name}"\n{_mirror_table(name, mirror)}'
 
 
 def _mirror_table(name: str, mirror: str) -> str:
-    return f'[[registry.mirror]]\nlocation = "{mirror.removeprefix("http://")}/{name}"\ninsecure = true\n'
+    return f'[[registry.mirror]]\nlocation = "{_place(name, mirror)}"\ninsecure = true\n'
+
+
+def _place(name: str, mirror: str) -> str:
+    if name.startswith("["):
+        raise HostsError(f"{name} can't stand in a mirror's path: give the registry a name, and install for that")
+    return f"{mirror.removeprefix('http://')}/{name.replace(':', '_')}"

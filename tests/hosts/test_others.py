@@ -23,8 +23,8 @@ def test_containers_install_and_remove(tmp_path: Path):
     path = tmp_path / "registries.conf.d" / "50-p2pd.conf"
     carry_out(containers.plan_install(["r.example:5000", "docker.io"], MIRROR, directory=tmp_path))
     assert tomllib.loads(path.read_text())["registry"] == [
-        {"prefix": name, "location": name, "mirror": [{"location": f"127.0.0.1:9580/{name}", "insecure": True}]}
-        for name in ("docker.io", "r.example:5000")
+        {"prefix": name, "location": name, "mirror": [{"location": f"127.0.0.1:9580/{place}", "insecure": True}]}
+        for name, place in (("docker.io", "docker.io"), ("r.example:5000", "r.example_5000"))
     ]
     assert containers.plan_install(["r.example:5000", "docker.io"], MIRROR, directory=tmp_path).changes == []
     carry_out(containers.plan_remove(frozenset({"docker.io"}), directory=tmp_path))

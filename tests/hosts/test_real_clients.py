@@ -153,4 +153,4 @@ def test_skopeo_asks_the_mirror_with_the_registry_in_the_path(tmp_path: Path):
             env={**os.environ, "HOME": str(tmp_path)},
         )
     assert result.returncode != 0
-    assert "GET /v2/r.example:5000/team/app/manifests/v1" in mirror.asked
+    assert "GET /v2/r.example_5000/team/app/manifests/v1" in mirror.asked
