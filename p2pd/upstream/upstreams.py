@@ -15,6 +15,7 @@ from p2pd.upstream.config import UpstreamConfig
 from p2pd.upstream.errors import UnknownUpstream
 from p2pd.upstream.exchange import OnRateLimit, OnRequest
 from p2pd.upstream.registry import Registry
+from p2pd.upstream.transport import environment_proxy
 from p2pd.upstream.urls import is_private_address
 
 PATTERN_HOSTS_MAX = 256  # hosts of one pattern: clients choose their names, so there must be an end
@@ -38,6 +39,8 @@ class Upstreams:
         `on_request(registry, kind, code)` is called once for each HTTP request that was tried, redirects and tokens
         included; kind is "manifest", "blob", "tag", "token", "ping" or "passthrough"; code is None if no answer came.
         `on_rate_limit(registry, remaining)`: pulls that Docker Hub says are left.
+
+        ValueError if a file that a configuration names, or a proxy in the environment, can't be used.
         """
         self._exact = {oci.normal_host(host): config for host, config in configs.items() if not host.startswith("*")}
         self._patterns = [
@@ -50,6 +53,11 @@ class Upstreams:
         self._private_address = private_address
         self._clock = clock
         self._registries: dict[str, Registry] = {}
+        for host, config in self._exact.items():
+            if config.ca is not None or config.client_certificate is not None:
+                self.get(host)  # a wrong file is to be heard of at start, not at the first pull
+            elif config.proxy is None:
+                environment_proxy(config.url)
 
     def is_known(self, host: str) -> bool:
         """True if `get` would hand out a registry for this host."""
@@ -61,7 +69,7 @@ class Upstreams:
 
     def get(self, host: str) -> Registry:
         """The registry of a host as it stands in references ("docker.io", or an alias of it). UnknownUpstream if it is
-        not allowed; ValueError if a file in its configuration can't be used."""
+        not allowed."""
         config = self._config(host)
         registry = self._registries.get(config.host)
         if registry is None:

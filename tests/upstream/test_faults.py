@@ -433,6 +433,83 @@ async def test_a_connection_is_used_again() -> None:
         await upstreams.aclose()
 
 
+async def test_a_body_that_broke_stays_broken() -> None:
+    steps = [answer(200, BODY[:100], length=len(BODY)), HANG]
+    async with scripted(always(*steps)) as server:
+        upstreams, host, _ = upstream(server.url)
+        async with upstreams.get(host).open("blob", "a/b", DIGEST) as stream:
+            assert await stream.receive_some() == BODY[:100]
+            with trio.move_on_after(0.05):
+                await stream.receive_some()
+            for _ in range(2):
+                with pytest.raises(Unreachable, match="given up in the middle"):
+                    await stream.receive_some()
+        await upstreams.aclose()
+
+
+async def test_requests_that_are_given_up_leave_room_for_others() -> None:
+    def script(request: Request) -> list:
+        return [FOUND] if request.target.endswith("/found") else [HANG]
+
+    async with scripted(script) as server:
+        upstreams, host, calls = upstream(server.url)
+        one = upstreams.get(host)
+        with trio.move_on_after(0.3):
+            async with trio.open_nursery() as nursery:
+                for i in range(transport.CONNECTIONS_MAX + 10):
+                    nursery.start_soon(one.resolve, "a/b", f"hang{i}")
+        assert server.connections == transport.CONNECTIONS_MAX
+        assert calls.made == [("tag", None)] * (transport.CONNECTIONS_MAX + 10)
+        with trio.fail_after(2):
+            assert (await one.resolve("a/b", "found")).digest == DIGEST
+        await upstreams.aclose()
+
+
+@pytest.mark.parametrize(
+    ("link", "expected"),
+    [
+        ('</v2/a/b/tags/list?last=x&n=1>; rel="next"', '</v2/a/b/tags/list?last=x&n=1>; rel="next"'),
+        ("<list?last=x>; rel=next", "</v2/a/b/tags/list?last=x>; rel=next"),
+        ('<HOST/v2/a/b/tags/list?last=x>; rel="next"', '</v2/a/b/tags/list?last=x>; rel="next"'),
+        ('<https://elsewhere.example/v2/a/b/tags/list>; rel="next"', None),
+        ("nonsense", None),
+        ("<http://[>; rel=next", None),
+    ],
+)
+async def test_a_link_leads_back_to_the_mirror(link: str, expected: str | None) -> None:
+    def script(request: Request) -> bytes:
+        assert request.target == "/v2/a/b/tags/list?n=1&last=a%20b"
+        return answer(
+            200, b"{}", Link=link.replace("HOST", f"http://{request.headers['host']}"), X_Other="x", Content_Type="a/b"
+        )
+
+    async with scripted(script) as server:
+        upstreams, host, _ = upstream(server.url)
+        found = await upstreams.get(host).passthrough("a/b/tags/list?n=1&last=a b")
+        assert found.body == b"{}"
+        assert found.headers == {"content-type": "a/b"} | ({"link": expected} if expected else {})
+        await upstreams.aclose()
+
+
+@pytest.mark.parametrize("status", [400, 404, 405])
+async def test_refusals_are_passed_through(status: int) -> None:
+    async with scripted(always(answer(status, b'{"errors":[]}', OCI_Filters_Applied="artifactType"))) as server:
+        upstreams, host, _ = upstream(server.url)
+        found = await upstreams.get(host).passthrough(f"a/b/referrers/{DIGEST}?artifactType=x/y")
+        assert (found.status, found.body) == (status, b'{"errors":[]}')
+        assert found.headers == {"oci-filters-applied": "artifactType"}
+        await upstreams.aclose()
+
+
+async def test_a_list_that_is_too_long_or_encoded_is_not_passed_through() -> None:
+    for bad in (answer(200, b" " * (4 * 1024 * 1024 + 1)), answer(200, b"x", Content_Encoding="gzip"), answer(501)):
+        async with scripted(always(bad)) as server:
+            upstreams, host, _ = upstream(server.url)
+            with pytest.raises(BadAnswer):
+                await upstreams.get(host).passthrough("a/b/tags/list")
+            await upstreams.aclose()
+
+
 async def test_cookies_are_not_kept() -> None:
     script = always(
         answer(200, length=7, Content_Type="a/b", Docker_Content_Digest=DIGEST, Set_Cookie="session=1; Path=/")

@@ -272,9 +272,8 @@ def test_a_file_that_is_not_pem_names_itself(tmp_path: Path, name: str) -> None:
     for content in (None, "nothing"):
         if content is not None:
             path.write_text(content)
-        upstreams, host, _ = upstream("https://registry.example", **{name: path})
         with pytest.raises(ValueError, match=f"registry.example: {name} .*what.pem can't be used"):
-            upstreams.get(host)
+            upstream("https://registry.example", **{name: path})
 
 
 # Proxies
