@@ -94,8 +94,9 @@ class Partial:
             if self._fd is None:
                 if self._removed:
                     raise Removed(f"{self.digest} was removed from the store")
+                access = os.O_RDONLY if self._committed else os.O_RDWR
                 with files.translated("open", self.path):
-                    fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+                    fd = os.open(self.path, access | os.O_CLOEXEC | os.O_NOFOLLOW)
                 self._fd = fd
                 self._close = weakref.finalize(self, os.close, fd)
             return self._fd
@@ -124,6 +125,7 @@ class Partial:
         """All of `data` at `offset` of the blob, but for pieces that are present: their bytes are there, and stay.
 
         StoreFull or StoreFailed: a part may have been written; the piece must not be marked, and may be written again.
+        Removed if the partial is gone and its file was never open.
         """
         view = memoryview(data).cast("B")
         if offset < 0 or offset + len(view) > self.size:
@@ -142,7 +144,7 @@ class Partial:
         runs: list[tuple[int, int]] = []
         refuted = False
         with self._memory:
-            while start < end:
+            while start < end and not self._committed:
                 index = start // self.piece_size
                 stop = min(end, (index + 1) * self.piece_size)
                 if index not in self.present:
@@ -269,7 +271,7 @@ class Partial:
             raise ValueError(f"{self.digest} can't be committed: {missing} of {self.piece_count} pieces are missing")
 
     def committed(self, path: Path) -> None:
-        """For the store: the data file has its final name now."""
+        """For the store: the blob has its final name now, from this data file or by another way."""
         with self._memory:
             self._committed = True
             self.path = path

@@ -74,8 +74,9 @@ def _allocated(partial: Partial) -> int:
 
 
 class Store:
-    """Made by `Store.open`. `size_limit` in bytes, of proven blobs and partials; `clock`: seconds since the epoch.
+    """Made by `Store.open`. A blob is proven or partial, never both.
 
+    `size_limit` in bytes, of proven blobs and partials; `clock`: seconds since the epoch.
     `proven`, `digests`, `partials` and `used` answer from memory and take no lock; the rest may wait for the disk.
     """
 
@@ -181,7 +182,7 @@ class Store:
         return OpenBlob(fd, blob.size, release)
 
     def put(self, digest: str, body: bytes) -> None:
-        """Store a small blob (a manifest) at once; returns when it is on the disk.
+        """Store a small blob (a manifest) at once; returns when it is on the disk. That commits a partial of it, too.
 
         WrongDigest if it is another blob's body; StoreFull if there is no room.
         """
@@ -202,9 +203,8 @@ class Store:
                 files.rename(fresh, final)
                 self._know(digest, len(body))
                 files.set_last_use(final, self._blobs[digest].last_use)
-                partial = self._partials.get(digest)
-                if partial is not None and not partial.pinned:
-                    self._remove_partial(partial, pinned_too=False)
+                if digest in self._partials:
+                    self._supersede(self._partials[digest], final)
         except BaseException:
             files.unlink(fresh)
             raise
@@ -248,7 +248,7 @@ class Store:
 
     def _create(self, identity: Identity) -> Partial:
         self._make_room(identity.digest, identity.size, partial=True)
-        path = self._partial_directory / identity.digest.removeprefix("sha256:")
+        path = self._partial_path(identity.digest)
         journal = Journal(path.with_name(path.name + ".meta"), identity)
         if files.unlink(journal.path):  # left by a removal that failed; it must not speak for the new bytes
             files.sync_directory(self._partial_directory)
@@ -348,12 +348,21 @@ class Store:
         with partial.flushing:
             if not partial.retire(pinned_too=pinned_too):
                 return False
-            # First the journal, for good: data without a journal is an orphan, a journal must never meet other data.
-            if files.unlink(partial.journal.path):
-                files.sync_directory(self._partial_directory)
-            files.unlink(partial.path)
-            self._partials.pop(partial.digest, None)
+            self._unlink_partial(partial)
             return True
+
+    def _supersede(self, partial: Partial, final: Path) -> None:
+        """The blob came by another way: whoever still works on the partial finds it committed."""
+        with partial.flushing:
+            partial.committed(final)
+            self._unlink_partial(partial)
+
+    def _unlink_partial(self, partial: Partial) -> None:
+        # First the journal, for good: data without a journal is an orphan, a journal must never meet other data.
+        if files.unlink(partial.journal.path):
+            files.sync_directory(self._partial_directory)
+        files.unlink(self._partial_path(partial.digest))
+        self._partials.pop(partial.digest, None)
 
     def _place(self, partial: Partial) -> None:
         """The end of `Partial.commit`: rename, then forget the journal; its data is synced already."""
@@ -374,6 +383,9 @@ class Store:
 
     def _final(self, digest: str) -> Path:
         return self._proven_directory / digest.removeprefix("sha256:")
+
+    def _partial_path(self, digest: str) -> Path:
+        return self._partial_directory / digest.removeprefix("sha256:")
 
     def _know(self, digest: str, size: int) -> None:
         self._forget(digest)

@@ -109,14 +109,25 @@ def test_put_ends_an_idle_partial_of_the_same_blob(opened: Opener) -> None:
     assert names(opened.root / "partial") == set()
 
 
-def test_put_beside_a_pinned_partial_that_is_committed_later(opened: Opener) -> None:
+@pytest.mark.parametrize("reopened", [False, True])
+def test_put_beside_a_pinned_partial(opened: Opener, reopened: bool) -> None:
     store = opened()
     partial = store.partial(BLOB.digest, BLOB.size, BLOB.piece_size, pin=True)
-    BLOB.fill(partial, *range(16))
+    BLOB.fill(partial, 0)
+    partial.flush()
+    BLOB.fill(partial, 1)
     store.put(BLOB.digest, BLOB.body)
+    if reopened:
+        partial.close()
+    partial.write(5 * 64, b"x" * 64)  # a thread that does not know yet must not reach the proven blob
+    partial.flush()
     partial.commit()
-    assert store.used == 1000
+    partial.unpin()
+    assert (store.used, store.partials()) == (1000, [])
     assert names(opened.root / "partial") == set()
+    assert (opened.root / "sha256" / BLOB.name).read_bytes() == BLOB.body
+    store.size_limit = 0
+    assert store.evict() == [BLOB.digest]
 
 
 def test_partial_is_one_object(opened: Opener) -> None:

@@ -84,11 +84,11 @@ class StoreMachine(RuleBasedStateMachine):
             return
         self.store.put(one.digest, one.body)
         self.proven[one.digest] = self.now
-        if not self.pins.get(one.digest):
-            self.partials.pop(one.digest, None)
-            self.present.pop(one.digest, None)
-            self.recorded.pop(one.digest, None)
-            self.pins.pop(one.digest, None)
+        if one.digest in self.partials:
+            superseded = self.partials.pop(one.digest)
+            del self.present[one.digest], self.recorded[one.digest], self.pins[one.digest]
+            superseded.write(0, bytes(min(one.size, 64)))  # must not reach the proven blob
+            superseded.commit()
 
     @rule(one=any_blob, pin=st.booleans())
     def partial(self, one: Blob, pin: bool) -> None:
@@ -197,7 +197,6 @@ class StoreMachine(RuleBasedStateMachine):
         self.held = []
         self.store.close()
         recorded = {digest: pieces for digest, pieces in self.recorded.items() if pieces is not None}
-        recorded = {digest: pieces for digest, pieces in recorded.items() if digest not in self.proven}
         before = {digest: size_of(digest) for digest in self.proven}
         self.store = self._open()
         self.partials = {partial.digest: partial for partial in self.store.partials()}
