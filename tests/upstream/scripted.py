@@ -32,13 +32,14 @@ Script = Callable[[Request], "bytes | Iterable[Step]"]
 
 @dataclass
 class Scripted:
-    """`script` gives the steps of each answer: bytes to send, seconds to wait, or one of the marks above."""
+    """`script` gives the steps of each answer: bytes to send, seconds or an event to wait for, or a mark."""
 
     script: Script
     port: int = 0
     scheme: str = "http"
     seen: list[Request] = field(default_factory=list)
     connections: int = 0
+    _news: trio.Event = field(default_factory=trio.Event)
 
     @property
     def host(self) -> str:
@@ -51,12 +52,20 @@ class Scripted:
     def targets(self) -> list[str]:
         return [f"{request.method} {request.target}" for request in self.seen]
 
+    async def has_seen(self, count: int) -> None:
+        """Wait until so many requests have come."""
+        with trio.fail_after(5):
+            while len(self.seen) < count:
+                await self._news.wait()
+
     async def serve(self, stream: trio.abc.Stream) -> None:
         self.connections += 1
         try:
             async with stream:
                 while (request := await _read_request(stream)) is not None:
                     self.seen.append(request)
+                self._news.set()
+                self._news = trio.Event()
                     if not await self._answer(stream, request):
                         return
         except (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError):
@@ -69,6 +78,8 @@ class Scripted:
                 await stream.send_all(step)
             elif isinstance(step, float):
                 await trio.sleep(step)
+            elif isinstance(step, trio.Event):
+                await step.wait()
             elif step is HANG:
                 await stream.receive_some(1)
                 return False

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 import trio
+import trio.testing
 
 from p2pd.oci import Descriptor
 from p2pd.upstream import BadAnswer, NotFound, RateLimited, Unreachable, registry, transport
@@ -454,10 +455,11 @@ async def test_requests_that_are_given_up_leave_room_for_others() -> None:
     async with scripted(script) as server:
         upstreams, host, calls = upstream(server.url)
         one = upstreams.get(host)
-        with trio.move_on_after(0.3):
-            async with trio.open_nursery() as nursery:
-                for i in range(transport.CONNECTIONS_MAX + 10):
-                    nursery.start_soon(one.resolve, "a/b", f"hang{i}")
+        async with trio.open_nursery() as nursery:
+            for i in range(transport.CONNECTIONS_MAX + 10):
+                nursery.start_soon(one.resolve, "a/b", f"hang{i}")
+            await server.has_seen(transport.CONNECTIONS_MAX)
+            nursery.cancel_scope.cancel()
         assert server.connections == transport.CONNECTIONS_MAX
         assert calls.made == [("tag", None)] * (transport.CONNECTIONS_MAX + 10)
         with trio.fail_after(2):
@@ -523,7 +525,8 @@ async def test_cookies_are_not_kept() -> None:
 
 
 async def test_a_cancelled_flight_is_taken_over() -> None:
-    async with scripted(lambda request: [0.1, FOUND]) as server:
+    go_on = trio.Event()
+    async with scripted(lambda request: [go_on, FOUND]) as server:
         upstreams, host, _ = upstream(server.url)
         found = []
 
@@ -534,11 +537,13 @@ async def test_a_cancelled_flight_is_taken_over() -> None:
         async with trio.open_nursery() as nursery:
             first = trio.CancelScope()
             nursery.start_soon(ask, first)
-            await trio.sleep(0.03)
+            await server.has_seen(1)
             for _ in range(5):
                 nursery.start_soon(ask, trio.CancelScope())
-            await trio.sleep(0.03)
+            await trio.testing.wait_all_tasks_blocked()
             first.cancel()
+            await server.has_seen(2)
+            go_on.set()
         assert len(found) == 5
         assert len(server.seen) == 2
         await upstreams.aclose()
