@@ -66,10 +66,15 @@ async def serve_control(
 
     `handler` is an async generator function: it gets the request and yields the answers, without the last line. It is
     cancelled when its client goes away. CommandFailed is told to the client; other exceptions are bugs and go up.
-    Raises ControlError when another daemon has the socket, and OSError when it can't be made.
+    Raises ControlError when another daemon has the socket, or it can't be made.
     """
     with contextlib.ExitStack() as stack:
-        listener = _bound_socket(path, stack)
+        try:
+            listener = _bound_socket(path, stack)
+        except OSError as error:
+            raise ControlError(
+                f"{path} can't be made ({error.strerror or error}): run as root, or set node.control"
+            ) from None
         active = 0
 
         async def handle(stream: trio.SocketStream) -> None:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import click
 
 from p2pd.cli.output import Failure, config_options, overrides
-from p2pd.config import Config, load_config
+from p2pd.config import Address, Config, load_config
 from p2pd.hosts import HostsError, Plan, apply, containerd, containerd_config, containers, difference, docker
 from p2pd.hosts.containerd_config import DEFAULT_CERTS_DIR
 from p2pd.hosts.distributions import refuse_generated
@@ -102,7 +102,8 @@ def _config(options: dict[str, Any]) -> Config:
 def _mirror(given: str | None, config: Config) -> str:
     """The mirror's URL, without a slash at its end."""
     listen = config.mirror.listen
-    text = given or f"http://{listen}"
+    local = {"0.0.0.0": "127.0.0.1", "::": "::1", "localhost": "127.0.0.1"}.get(listen.host, listen.host)
+    text = given or f"http://{Address(local, listen.port)}"
     try:
         parts = urlsplit(text)
         usable = parts.scheme == "http" and bool(parts.hostname) and bool(parts.port) and parts.path in ("", "/")

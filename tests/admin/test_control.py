@@ -71,6 +71,7 @@ async def test_a_bug_of_ours_is_not_hidden(path: Path):
         async with serving(path):
             with pytest.raises(ControlError, match="broke off"):
                 await ask(path, {"command": "bug"})
+            await trio.sleep_forever()  # until the server's own end
 
 
 async def test_only_the_group_may_connect_and_the_socket_goes_at_the_end(path: Path):
@@ -111,6 +112,12 @@ def test_a_file_is_not_a_socket(path: Path):
     with pytest.raises(ControlError, match="is not a socket"):
         trio.run(serve_control, path, commands)
     assert path.read_text() == "precious"
+
+
+def test_a_socket_that_can_not_be_made(tmp_path: Path):
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(ControlError, match=r"run/control\.sock can't be made .*: run as root, or set node\.control"):
+        trio.run(serve_control, tmp_path / "run" / "control.sock", commands)
 
 
 @pytest.mark.parametrize("line", [b"\n", b"[]\n", b"{}\n", b'{"command": 1}\n', b"\xff\n", b"[" * 9000 + b"\n"])

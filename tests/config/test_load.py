@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -329,7 +328,5 @@ def test_any_value_in_a_file_is_a_value_or_an_error(tmp_path: Path):
 
 
 def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch):
-    for name in [n for n in os.environ if n.startswith("P2PD_")]:
-        monkeypatch.delenv(name)
     monkeypatch.setenv("P2PD_NODE_ZONE", "rack9")
     assert load_config(None, {}).node.zone == "rack9"
