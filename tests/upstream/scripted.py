@@ -64,8 +64,8 @@ class Scripted:
             async with stream:
                 while (request := await _read_request(stream)) is not None:
                     self.seen.append(request)
-                self._news.set()
-                self._news = trio.Event()
+                    self._news.set()
+                    self._news = trio.Event()
                     if not await self._answer(stream, request):
                         return
         except (trio.BrokenResourceError, trio.ClosedResourceError, ssl.SSLError):
