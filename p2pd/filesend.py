@@ -18,7 +18,7 @@ import socket
 import trio
 
 WINDOW = 8 << 20  # bytes probed or read ahead at a time: a spinning disk reads them in about 50 ms
-PROBE_STRIDE = 128 << 10  # bytes between probes: the kernel's default readahead, so what it dropped as one is seen
+PROBE_STRIDE = 256 << 10  # bytes between probes: twice the kernel's usual readahead, and 0.5 % of the time on loopback
 CALL_MAX = 4 << 20  # bytes in one sendfile call: about 1 ms on loopback, during which the other tasks wait
 SCRATCH = 256 << 10  # bytes of a worker thread's buffer
 READERS_MAX = 8  # worker threads that read ahead: a disk that hangs must not take all of the process's threads
@@ -73,6 +73,7 @@ async def send_file_range(
     """
     position, end, is_full = offset, offset + count, False
     await trio.lowlevel.checkpoint()
+    _set_cork(sock, True)
     try:
         while position < end:
             window_end = min(position + WINDOW, end)
@@ -89,6 +90,8 @@ async def send_file_range(
     except SendError as error:
         error.sent = position - offset
         raise
+    finally:
+        _set_cork(sock, False)
 
 
 async def warm(fd: int, offset: int, count: int) -> None:
@@ -149,6 +152,15 @@ def _read_through(loan: list[int], offset: int, count: int) -> None:
         raise SourceFailed(f"reading at byte {offset}: {error.strerror}") from error
     finally:
         os.close(fd)
+
+
+def _set_cork(sock: trio.socket.SocketType | socket.socket, corked: bool) -> None:
+    """Let only full segments out while a run is being sent; uncorking sends the rest at once.
+
+    Worth a third on loopback: without it each 64 KiB that sendfile moves end in a segment of a few dozen bytes.
+    """
+    with contextlib.suppress(OSError):  # not TCP, or gone: sendfile finds that out
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, corked)
 
 
 def _send_some(sock: trio.socket.SocketType | socket.socket, fd: int, offset: int, count: int) -> int:

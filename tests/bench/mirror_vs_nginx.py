@@ -1,7 +1,7 @@
 """A cached blob from the mirror to curl, against the same file from nginx with sendfile.
 
-`python -m tests.bench.mirror_vs_nginx`: a command, not a test. It prints medians of alternating runs and their ratio, above 1 if the mirror is the faster one.
-Both serve from one process over loopback, and the file is in the page cache.
+`python -m tests.bench.mirror_vs_nginx`: a command, not a test. It prints medians of alternating runs and their ratio,
+above 1 if the mirror is the faster one. Both serve from one process over loopback; the file is in the page cache.
 """
 
 from __future__ import annotations
