@@ -24,6 +24,7 @@ from tests.lab.fixtures import missing
 REPOSITORY = "demo/image"
 LAYERS = [Layer(60_000_000, 8001), Layer(35_000_000, 8002, compress=True), Layer(25_000_000, 8003)]
 REFRESH_S = 0.25
+BAR_WIDTH = 14  # the whole table fits a terminal of 80 columns
 
 
 class View:
@@ -41,8 +42,8 @@ class View:
         )
         for column in ("node", "state", "received"):
             table.add_column(column)
-        for column in ("from upstream", "from peers", "done after"):
-            table.add_column(column, justify="right", min_width=13)
+        for column, width in (("from upstream", 13), ("from peers", 11), ("done after", 12)):
+            table.add_column(column, justify="right", min_width=width)
         for machine, pull in zip(self._lab.machines, self._pulls, strict=True):
             table.add_row(*self._row(machine, pull))
         table.add_section()
@@ -68,7 +69,7 @@ class View:
         return machine.name, state, self._bar(upstream + peers), format_size(upstream), format_size(peers), seconds
 
     def _bar(self, count: int) -> ProgressBar:
-        return ProgressBar(total=self._image.size, completed=min(count, self._image.size), width=24)
+        return ProgressBar(total=self._image.size, completed=min(count, self._image.size), width=BAR_WIDTH)
 
 
 def show(console: Console, lab: Lab, image: Image) -> list[Pull]:
@@ -88,7 +89,7 @@ def conclude(console: Console, lab: Lab, image: Image, pulls: list[Pull]) -> boo
     different = lab.differences(image)
     sent = lab.front.traffic().body_bytes()
     whole = len(pulls) - len(different)
-    console.print(f"{whole} of {len(pulls)} nodes have the image, byte for byte.")
+    console.print(f"\n{whole} of {len(pulls)} nodes have the image, byte for byte.")
     console.print(f"Without p2pd upstream would have sent {format_size(len(pulls) * image.size)}.")
     console.print(f"upstream bytes / image bytes = {sent:,} / {image.size:,} = [bold]{sent / image.size:.3f}")
     if failed or different:

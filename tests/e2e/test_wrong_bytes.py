@@ -33,6 +33,7 @@ def test_nobody_finishes_the_blob_and_no_held_back_client_gets_a_byte(warehouse:
     lab = make_lab(Plan(nodes=4, rate=20e6, settings=SHORT_WAITS))
     lab.front.add_rule(name=layer.digest, flip_at=layer.size // 2)
     answers = get_from_all(lab, "wrong-bytes/blob", layer.digest)
+    assert lab.front.traffic().body_bytes(name=layer.digest, client="p2pd") >= layer.size // 2
     for machine, answer in zip(lab.machines, answers, strict=True):
         assert not (answer.status == 200 and answer.whole), f"{machine.name} gave out a whole wrong blob"
         if answer.body:  # only a seeder's own client sees what upstream sends
@@ -48,6 +49,7 @@ def test_every_node_drops_what_rests_on_it_and_a_healed_upstream_heals(warehouse
     lab.front.add_rule(name=layer.digest, flip_at=layer.size - 1)
     pulls = lab.pull_all(reference("wrong-bytes/blob"))
     assert [pull.ok for pull in pulls] == [False] * 4
+    assert lab.front.traffic().body_bytes(name=layer.digest, client="p2pd") >= layer.size
     wait_until(
         lambda: all(m.node.metrics().total("p2pd_store_bytes") < SMALL_CHANGE for m in lab.machines),
         "all nodes to drop the wrong blob",
