@@ -70,6 +70,14 @@ def test_a_backup_is_made_once_and_later_edits_outlive_it(tmp_path: Path):
     assert backup.read_text() == '[host."https://a"]\n'
 
 
+def test_the_same_text_is_copied_once(tmp_path: Path):
+    put(tmp_path / "docker.io" / "hosts.toml", '[host."https://a"]\n')
+    for _ in range(3):
+        install(tmp_path)
+        carry_out(containerd.plan_remove(tmp_path))
+    assert list(tree(tmp_path)) == ["docker.io/hosts.toml", "docker.io/hosts.toml.p2pd-backup"]
+
+
 def test_remove_of_one_registry(tmp_path: Path):
     install(tmp_path, {**HUB, "r.example:5000": "https://r.example:5000"})
     carry_out(containerd.plan_remove(tmp_path, frozenset({"r.example:5000"})))
