@@ -109,22 +109,26 @@ class Registry:
         return await self._heading.run(key, lambda: self._look(kind, repository, digest))
 
     @asynccontextmanager
-    async def open(self, kind: Kind, repository: str, digest: str, start: int = 0) -> AsyncIterator[BlobStream]:
-        """One request for the bytes from `start` to the end. A registry that ignores the range has its first bytes
+    async def open(
+        self, kind: Kind, repository: str, digest: str, start: int = 0, stop: int | None = None
+    ) -> AsyncIterator[BlobStream]:
+        """One request for the bytes from `start` to the end, or up to `stop` (exclusive). A registry that ignores the range has its first bytes
         discarded; one that can't serve it (416) is a BadAnswer."""
         oci.check_digest(digest)
         path, what = self._path(kind, repository, digest), self._what("GET", kind, repository, digest)
         with _header_phase(what):
-            answer = await self._get(kind, what, repository, path, start)
+            answer = await self._get(kind, what, repository, path, start, stop)
             try:
-                opened = await self._check_open(answer, kind, what, repository, digest, start)
+                opened = await self._check_open(answer, kind, what, repository, digest, start, stop)
             except BaseException:
                 await answer.aclose()
                 raise
         if kind == "manifest":
             self._seen.put(repository, digest)
         async with answer:
-            yield BlobStream(answer, opened, start if answer.status == 200 else 0, self._limit, what)
+            is_whole = answer.status == 200
+            end = opened.size if is_whole or stop is None else min(stop, opened.size)
+            yield BlobStream(answer, opened, start if is_whole else 0, end, self._limit, what)
 
     async def passthrough(self, path_and_query: str) -> Response:
         """tags/list or referrers of a repository, e.g. "library/debian/tags/list?n=5"; other paths are NotFound.
@@ -193,10 +197,12 @@ class Registry:
         async with await self._exchange.send("token", what, method, url, headers, authorization, body) as answer:
             return answer.status, await answer.read(TOKEN_ANSWER_MAX)
 
-    async def _get(self, kind: Kind, what: str, repository: str, path: str, start: int) -> Answer:
+    async def _get(
+        self, kind: Kind, what: str, repository: str, path: str, start: int, stop: int | None = None
+    ) -> Answer:
         headers = {"accept": oci.MANIFEST_ACCEPT if kind == "manifest" else "*/*"}
-        if start:
-            headers["range"] = f"bytes={start}-"
+        if start or stop is not None:
+            headers["range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
         answer = await self._ask(kind, what, "GET", self._base + path, repository, headers)
         return await self._checked(answer, what, {200, 206})
 
@@ -291,7 +297,7 @@ class Registry:
             return Descriptor(digest, size, plain_media_type(answer.header("content-type")) or oci.BLOB_TYPE)
 
     async def _check_open(
-        self, answer: Answer, kind: Kind, what: str, repository: str, digest: str, start: int
+        self, answer: Answer, kind: Kind, what: str, repository: str, digest: str, start: int, stop: int | None
     ) -> Opened:
         _check_digest_header(answer.header("docker-content-digest"), digest, what)
         length, media_type = (
@@ -300,9 +306,12 @@ class Registry:
         )
         if answer.status == 206:
             given = parse_content_range(answer.header("content-range"))
-            if not start or given is None or given[0] != start or given[1] + 1 != given[2]:
-                raise BadAnswer(f"{what}: asked for all from byte {start} on, the answer's Content-Range is another")
-            if length is not None and length != given[2] - start:
+            asked = bool(start) or stop is not None
+            end = given[2] if given and stop is None else min(stop or 0, given[2]) if given else 0
+            if not asked or given is None or given[0] != start or given[1] + 1 != end:
+                to = "on" if stop is None else f"to {stop}"
+                raise BadAnswer(f"{what}: asked for bytes from {start} {to}, the answer's Content-Range is another")
+            if length is not None and length != end - start:
                 raise BadAnswer(f"{what}: Content-Length and Content-Range contradict each other")
             return Opened(given[2], start, media_type)
         if length is None:

@@ -22,15 +22,17 @@ class Opened:
 
 
 class BlobStream:
-    """Bytes `opened.start` to `opened.size` of a blob, unchecked: whoever receives them hashes them."""
+    """Bytes `opened.start` to the end that was asked for of a blob, unchecked: whoever receives them hashes them."""
 
-    def __init__(self, answer: Answer, opened: Opened, skip: int, limit: RateLimit, what: str) -> None:
-        """`skip`: bytes of the body before `opened.start`, sent by a registry that does not know ranges."""
+    def __init__(self, answer: Answer, opened: Opened, skip: int, end: int, limit: RateLimit, what: str) -> None:
+        """`skip`: bytes of the body before `opened.start`, sent by a registry that does not know ranges; `end`: where
+        the body ends in the blob."""
         self.opened = opened
         self.received = 0  # bytes that upstream sent, those that were skipped too
         self._answer = answer
         self._skip = skip
-        self._left = opened.size - opened.start
+        self._left = end - opened.start
+        self._end = end
         self._limit = limit
         self._what = what
         self._rest = b""
@@ -46,7 +48,7 @@ class BlobStream:
             chunk = await self._answer.receive_some()
             if not chunk:
                 if self._left or self._skip:
-                    raise BadAnswer(f"{self._what}: the body ended {self._left} bytes short of {self.opened.size}")
+                    raise BadAnswer(f"{self._what}: the body ended {self._left} bytes short of {self._end}")
                 return b""
             self._limit.spend(len(chunk))
             self.received += len(chunk)
@@ -55,7 +57,7 @@ class BlobStream:
                 self._skip -= skipped
                 chunk = chunk[skipped:]
             if len(chunk) > self._left:
-                raise BadAnswer(f"{self._what}: the body goes on after {self.opened.size} bytes")
+                raise BadAnswer(f"{self._what}: the body goes on after {self._end} bytes")
             self._left -= len(chunk)
             self._rest = chunk
         chunk, self._rest = self._rest[:limit], self._rest[limit:]
