@@ -24,7 +24,7 @@ from tests.lab.fixtures import missing
 REPOSITORY = "demo/image"
 LAYERS = [Layer(60_000_000, 8001), Layer(35_000_000, 8002, compress=True), Layer(25_000_000, 8003)]
 REFRESH_S = 0.25
-BAR_WIDTH = 14  # the whole table fits a terminal of 80 columns
+BAR_WIDTH = 11  # the whole table fits a terminal of 80 columns
 
 
 class View:
