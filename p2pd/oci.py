@@ -44,7 +44,7 @@ class BadName(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """What a manifest, an index or a registry's HEAD says of a blob. `size` in bytes; `media_type` without parameters."""
+    """What a manifest, an index or a registry's HEAD says of a blob: `size` in bytes, a bare `media_type`."""
 
     digest: str
     size: int

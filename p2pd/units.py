@@ -1,4 +1,7 @@
-"""Sizes, rates and durations as people write them, in configuration and on the command line. Imports nothing of p2pd."""
+"""Sizes, rates and durations as people write them, in configuration and on the command line.
+
+Imports nothing of p2pd.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,8 @@ def parse_rate(text: str) -> float | None:
         return None
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?)?(bit(?:/s)?|b/s|bps)\s*", text, re.IGNORECASE)
     if not match or float(match[1]) == 0:
-        raise ValueError(f"{text!r} is not a rate: a number above 0 with MB/s (bytes) or Mbit (bits), as in 100MB/s, or none")
+        allowed = "a number above 0 with MB/s (bytes) or Mbit (bits), as in 100MB/s, or none"
+        raise ValueError(f"{text!r} is not a rate: {allowed}")
     rate = float(match[1]) * _SIZES[(match[2] or "").lower()]
     return rate / 8 if match[3].lower() in ("bit", "bit/s", "bps") else rate
 

@@ -112,8 +112,11 @@ class Registry:
     async def open(
         self, kind: Kind, repository: str, digest: str, start: int = 0, stop: int | None = None
     ) -> AsyncIterator[BlobStream]:
-        """One request for the bytes from `start` to the end, or up to `stop` (exclusive). A registry that ignores the range has its first bytes
-        discarded; one that can't serve it (416) is a BadAnswer."""
+        """One request for the bytes from `start` to the end, or up to `stop` (exclusive).
+
+        A registry that ignores the range has its first bytes discarded, and its stream goes on behind `stop`; one that
+        can't serve it (416) is a BadAnswer.
+        """
         oci.check_digest(digest)
         path, what = self._path(kind, repository, digest), self._what("GET", kind, repository, digest)
         with _header_phase(what):

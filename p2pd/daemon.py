@@ -1,0 +1,308 @@
+"""The daemon: the one place where the parts meet, in one nursery, in reading order: build, wire, run, stop."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from random import Random, SystemRandom
+
+import trio
+
+from p2pd import __version__
+from p2pd.admin import ControlError, Metrics, serve_admin, serve_control
+from p2pd.config import Address, Config
+from p2pd.content.arrivals import Arrivals, text
+from p2pd.content.catalogue import Catalogue
+from p2pd.content.images import Images
+from p2pd.content.library import Library
+from p2pd.content.pulling import Puller
+from p2pd.content.readers import Patience
+from p2pd.discovery.mdns import Found, run_mdns
+from p2pd.engine import Engine
+from p2pd.fleet.keys import KeyFileError, NodeKey, verify
+from p2pd.hashing import HashingUnavailable, self_test
+from p2pd.mirror import MirrorSettings, serve_mirror
+from p2pd.notify import Notifier
+from p2pd.oci import normal_host
+from p2pd.peers.network import Network
+from p2pd.status import Status
+from p2pd.store import Store, StoreError
+from p2pd.swarm import commands as cmd
+from p2pd.swarm import events as ev
+from p2pd.swarm.messages import PROTOCOL_VERSION, Contact, Hello
+from p2pd.swarm.node import Node
+from p2pd.swarm.settings import Settings
+from p2pd.swarm.voucher import node_id
+from p2pd.upstream import Upstreams
+
+log = logging.getLogger("p2pd")
+
+FLEET_INSECURE = "insecure"  # the name of the fleet that everybody may join: a lab's
+STOP_GRACE_S = 2.0  # after SIGTERM: what the mirror is sending may end, then FIN
+SELF_CHECK_LAG_S = 10.0  # an event loop or a core that is later than this is not healthy
+
+
+class StartError(Exception):
+    """The daemon can't start here. The message says what is in the way."""
+
+
+@dataclass
+class Meter:
+    """Counts the peers' bytes, for the metrics and for the blob that they belong to."""
+
+    metrics: Metrics
+    arrivals: Arrivals
+    zone: str
+
+    def from_peer(self, digest: bytes, count: int, zone: str) -> None:
+        self.metrics.received("peer", count)
+        arrival = self.arrivals.get(text(digest))
+        if arrival:
+            arrival.from_peers += count
+        if zone != self.zone:
+            self.metrics.cross_zone("in", count)
+
+    def to_peer(self, count: int, zone: str) -> None:
+        self.metrics.sent("peer", count)
+        if zone != self.zone:
+            self.metrics.cross_zone("out", count)
+
+
+def run_daemon(config: Config) -> int:
+    """Run a node until SIGTERM or SIGINT; the process's exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "httpcore", "p2pd.mirror"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        trio.run(_main, config, strict_exception_groups=True)
+    except* (StartError, StoreError, KeyFileError, HashingUnavailable, ControlError) as group:
+        for error in _leaves(group):
+            print(f"p2pd: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _leaves(group: BaseExceptionGroup) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+async def _main(config: Config) -> None:
+    log.info("p2pd %s; %s", __version__, self_test())
+    warnings = list(config.warnings) + _spoken_warnings(config)
+    for warning in warnings:
+        log.warning("%s", warning)
+    metrics = Metrics(__version__)
+    key = NodeKey.load_or_make(config.node.state_dir)
+    store = Store.open(config.node.state_dir / "blobs", config.store.size_limit)
+    try:
+        async with trio.open_nursery() as nursery:
+            await _run_node(config, nursery, metrics, key, store, warnings)
+            nursery.cancel_scope.cancel()
+    finally:
+        for waiting in store.partials():
+            waiting.flush()
+        store.close()
+
+
+def _spoken_warnings(config: Config) -> list[str]:
+    """What the operator must hear at each start."""
+    warnings = []
+    if config.peers.insecure:
+        warnings.append("[peers] insecure = true: peers are neither authenticated nor encrypted. A lab switch.")
+    else:
+        warnings.append(
+            "this node has no fleet identity: it mirrors and caches alone, and neither asks nor serves peers "
+            "([peers] insecure = true in a lab)"
+        )
+    if config.mirror.share_private:
+        warnings.append("[mirror] share_private = true: every client of this mirror can read private images")
+    if not config.mirror.listen.is_loopback:
+        warnings.append(f"the mirror listens on {config.mirror.listen}, not on loopback")
+    return warnings
+
+
+async def _run_node(
+    config: Config, nursery: trio.Nursery, metrics: Metrics, key: NodeKey, store: Store, warnings: list[str]
+) -> None:
+    """Build the parts, wire them, run until told to stop."""
+    random = Random(SystemRandom().random())
+    swarming = config.peers.insecure
+    listeners = await _listen(config.peers.listen, "peers") if swarming else []
+    port = listeners[0].socket.getsockname()[1] if listeners else 0
+    advertise = config.peers.advertise
+    me = Contact(
+        node_id(key.public),
+        config.node.name,
+        config.node.zone,
+        advertise.host if advertise else "",
+        advertise.port if advertise else port,
+    )
+    discovers = swarming and (config.discovery.mdns or bool(config.discovery.trackers))
+    settings = Settings()
+    node = Node(
+        me,
+        key.public,
+        key.sign,
+        verify,
+        random,
+        trio.current_time(),
+        settings=settings,
+        settles_after_s=settings.settle_s if discovers else 0.0,
+    )
+    engine = Engine(node)
+    upstreams = Upstreams(config.upstreams, on_request=metrics.upstream_request)
+    arrivals = Arrivals(store, engine, metrics, nursery)
+    puller = Puller(upstreams, arrivals, engine, metrics, nursery)
+    catalogue = Catalogue()
+    library = Library(
+        store,
+        upstreams,
+        arrivals,
+        catalogue,
+        engine,
+        metrics,
+        Patience(config.mirror.hold_back, config.mirror.header_wait, config.mirror.stream == "vouched"),
+        random,
+        share_private=config.mirror.share_private,
+        credentialed=frozenset(h for h, u in config.upstreams.items() if u.username or u.docker_config),
+    )
+    hello = Hello(PROTOCOL_VERSION, key.public, me.name, me.zone, me.host, me.port, FLEET_INSECURE)
+    network = Network(
+        engine.post,
+        node.link,
+        arrivals,
+        Meter(metrics, arrivals, config.node.zone),
+        hello,
+        nursery,
+        upload_limit=config.peers.upload_limit,
+        download_limit=config.peers.download_limit,
+    )
+    status = Status(config, metrics, engine, network, arrivals, store, Images(library, arrivals, store), warnings)
+    arrivals.can_pull, puller.may_share = puller.can_pull, library.may_share
+    engine.carry_out(network.commands() | arrivals.commands() | puller.commands() | _counting(metrics))
+
+    arrivals.load()
+    nursery.start_soon(engine.run)
+    nursery.start_soon(arrivals.sweep)
+    nursery.start_soon(_keep_metrics, status)
+    await _start_admin(config, nursery, status)
+    if swarming:
+        nursery.start_soon(network.serve, listeners)
+        for place, tracker in enumerate(config.discovery.trackers):
+            network.trackers[str(tracker)] = "connecting"
+            nursery.start_soon(network.keep_tracker, place, tracker.host, tracker.port)
+        if config.discovery.mdns:
+            await nursery.start(_start_mdns, config, me, engine, status)
+    mirror_scope = await nursery.start(_run_mirror, config, library)
+    status.ready = True
+    log.info("mirror on %s, peers on %s", config.mirror.listen, f"port {port}" if swarming else "none")
+    notifier = Notifier()
+    notifier.ready(f"mirror on {config.mirror.listen}")
+    nursery.start_soon(_feed_watchdog, notifier, engine)
+
+    await _until_told()
+    notifier.stopping()
+    status.stopping = True
+    log.info("stopping")
+    mirror_scope.cancel()
+    with trio.move_on_after(STOP_GRACE_S):
+        await upstreams.aclose()
+
+
+async def _run_mirror(config: Config, library: Library, *, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+    settings = MirrorSettings(
+        default_upstream=normal_host(config.mirror.default_upstream), header_wait=config.mirror.header_wait
+    )
+    listeners = await _listen(config.mirror.listen, "mirror")
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(serve_mirror, listeners, library, settings))
+            task_status.started(scope)
+
+
+async def _start_admin(config: Config, nursery: trio.Nursery, status: Status) -> None:
+    listeners = await _listen(config.admin.listen, "admin")
+    await nursery.start(partial(serve_admin, listeners, status))
+    try:
+        await nursery.start(serve_control, config.node.control, status.control)
+    except OSError as error:
+        raise StartError(
+            f"the control socket {config.node.control} can't be made: {error.strerror}; "
+            "see [node] control in the configuration"
+        ) from None
+
+
+async def _start_mdns(
+    config: Config, me: Contact, engine: Engine, status: Status, *, task_status: trio.TaskStatus[None]
+) -> None:
+    advertise = config.peers.advertise
+    host = advertise.host if advertise else config.peers.listen.host
+    found = Found(me.node_id, host, me.port, me.name, me.zone)
+
+    def seen(view: tuple[Found, ...]) -> None:
+        status.mdns_found = len(view)
+        engine.post(ev.Members(tuple(Contact(f.node_id, f.name, f.zone, f.host, f.port) for f in view)))
+
+    interfaces = None if host in ("0.0.0.0", "::") else [host]
+    await run_mdns(found, interfaces, FLEET_INSECURE, seen, task_status=task_status)
+
+
+def _counting(metrics: Metrics) -> dict[type, Callable]:
+    """The commands that only count and log."""
+
+    def blame(c: cmd.Blame) -> None:
+        metrics.piece_rejected(c.reason)
+        log.warning("peer %s (%s): %s (%s, piece %d)", c.name, c.node_id.hex()[:16], c.reason, text(c.digest), c.index)
+
+    def count(c: cmd.Count) -> None:
+        if c.what == "duplicate":
+            metrics.duplicate(c.amount)
+        elif c.what == "refused":
+            metrics.refused_request()
+
+    return {cmd.Blame: blame, cmd.Count: count}
+
+
+async def _keep_metrics(status: Status) -> None:
+    while True:
+        status.refresh()
+        await trio.sleep(1.0)
+
+
+async def _feed_watchdog(notifier: Notifier, engine: Engine) -> None:
+    """Feed systemd's watchdog, after a real look: the loop turns, the core answers, its deadline is kept."""
+    interval = notifier.watchdog_interval()
+    if interval is None:
+        return
+    while True:
+        began = trio.current_time()
+        await trio.sleep(interval / 2)
+        is_late = trio.current_time() - began > interval / 2 + SELF_CHECK_LAG_S
+        is_stuck = engine.node.deadline < trio.current_time() - SELF_CHECK_LAG_S
+        if is_late or is_stuck:
+            log.error("the self-check failed: the watchdog is not fed")
+            continue
+        notifier.watchdog()
+
+
+async def _until_told() -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            return
+
+
+async def _listen(address: Address, what: str) -> list[trio.SocketListener]:
+    try:
+        return await trio.open_tcp_listeners(address.port, host=address.host)
+    except socket.gaierror as error:
+        raise StartError(f"[{what}] listen = {address}: {error.strerror}") from None
+    except OSError as error:
+        raise StartError(f"[{what}] listen = {address}: {error.strerror}; is another p2pd running?") from None

@@ -1,0 +1,312 @@
+"""All connections of the node: listening, dialling, trackers, and the commands that concern them.
+
+Turns what connections tell into the core's events, and the core's commands into frames and bytes. Errors of the other
+side end one connection; everything else is our own bug and passes through.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+import trio
+
+from p2pd.peers.buffers import Buffers
+from p2pd.peers.connection import Connection, Outgoing, Source
+from p2pd.peers.frames import FrameReader
+from p2pd.peers.handshake import shake_hands
+from p2pd.peers.incoming import Incoming, Sink
+from p2pd.peers.transport import ConnectionLost, PlainTransport, dial
+from p2pd.ratelimit import RateLimit
+from p2pd.swarm import commands as cmd
+from p2pd.swarm import events as ev
+from p2pd.swarm.messages import Contact, Hello, Message, ProtocolError, TagIs
+
+log = logging.getLogger(__name__)
+
+DIAL_TIMEOUT_S = 5.0
+HANDSHAKES_MAX = 64  # strangers that have not said hello yet
+TRACKER_RETRY_S = (0.25, 5.0)  # the first pause after a tracker is lost, and the longest
+ACCEPT_PAUSE_S = 0.1  # when the process has no descriptor left
+
+
+class Post(Protocol):
+    def __call__(self, event: ev.Event) -> None: ...
+
+
+class Files(Protocol):
+    """Where pieces are read from and written to."""
+
+    def sink(self, digest: bytes) -> tuple[Sink, int, int] | None:
+        """The file that a blob arrives in, its size and its piece size in bytes; None if it can't arrive now."""
+        ...
+
+    def source(self, digest: bytes) -> tuple[Source, int, int] | None:
+        """The blob's file, open for sending, its size and its piece size."""
+        ...
+
+    def sink_failed(self, digest: bytes, error: Exception) -> None:
+        """A piece could not be stored."""
+        ...
+
+    sink_errors: tuple[type[Exception], ...]
+
+
+class Meter(Protocol):
+    """Who counts bytes."""
+
+    def from_peer(self, digest: bytes, count: int, zone: str) -> None: ...
+    def to_peer(self, count: int, zone: str) -> None: ...
+
+
+class Peer:
+    """A connection's handler: it knows its number and whom it speaks for."""
+
+    def __init__(self, network: Network, number: int, contact: Contact) -> None:
+        self.network = network
+        self.number = number
+        self.contact = contact
+        self.digests: dict[int, bytes] = {}  # rid -> what was asked for
+        self.connection: Connection | None = None
+        self._last: bytes = b""
+
+    def on_message(self, message: Message) -> None:
+        if isinstance(message, TagIs) or type(message).__name__ == "GetTag":
+            self.network.on_tag_message(self.number, message)
+        else:
+            self.network.post(ev.Received(self.number, message))
+
+    def on_piece_started(self, rid: int) -> None:
+        self._last = self.digests.get(rid, b"")
+        self.network.post(ev.PieceStarted(self.number, rid))
+
+    def on_piece(self, rid: int, held: bool) -> None:
+        self.digests.pop(rid, None)
+        self.network.post(ev.PieceChecked(self.number, rid, held))
+
+    def on_sink_failed(self, rid: int, error: Exception) -> None:
+        digest = self.digests.pop(rid, b"")
+        self.network.files.sink_failed(digest, error)
+
+    def on_received(self, count: int) -> None:
+        self.network.meter.from_peer(self._last, count, self.contact.zone)
+
+    def on_sent(self, outgoing: Outgoing, whole: bool) -> None:
+        self.network.meter.to_peer(outgoing.sent, self.contact.zone)
+        self.network.post(ev.UploadDone(self.number, outgoing.rid, outgoing.sent, whole))
+
+    def link_of(self, rid: int) -> tuple[bytes, bytes] | None:
+        return self.network.link(self.number, rid)
+
+
+class Network:
+    """`hello`: what this node says first. `on_tag_message`: takes the two messages that are not the core's."""
+
+    def __init__(
+        self,
+        post: Post,
+        link: Callable[[int, int], tuple[bytes, bytes] | None],
+        files: Files,
+        meter: Meter,
+        hello: Hello,
+        nursery: trio.Nursery,
+        *,
+        upload_limit: float | None = None,
+        download_limit: float | None = None,
+    ) -> None:
+        self.post = post
+        self.link = link
+        self.files = files
+        self.meter = meter
+        self.hello = hello
+        self.on_tag_message: Callable[[int, Message], None] = lambda peer, message: None
+        self._nursery = nursery
+        self._up, self._down = RateLimit(upload_limit), RateLimit(download_limit)
+        self._buffers = Buffers()
+        self._peers: dict[int, Peer] = {}
+        self._next_number = 1
+        self._dialling: set[bytes] = set()
+        self._strangers = 0
+        self.trackers: dict[str, str] = {}  # address -> state, for the status
+
+    # -- commands ---------------------------------------------------------------------------------------------------
+
+    def commands(self) -> dict[type, Callable]:
+        return {
+            cmd.Send: lambda c: self.send(c.peer, c.message),
+            cmd.Connect: self._connect,
+            cmd.Close: self._close,
+            cmd.Fetch: self._fetch,
+            cmd.Abandon: self._abandon,
+            cmd.Upload: self._upload,
+            cmd.StopUpload: self._stop_upload,
+        }
+
+    def send(self, number: int, message: Message) -> None:
+        peer = self._peers.get(number)
+        if peer and peer.connection:
+            peer.connection.send(message)
+
+    def numbers(self) -> list[int]:
+        """All live connections but those to trackers."""
+        return [n for n, p in self._peers.items() if p.contact.port or p.contact.name]
+
+    def rates(self, number: int) -> tuple[int, int]:
+        """Bytes in and out of a connection so far."""
+        peer = self._peers.get(number)
+        return (peer.connection.bytes_in, peer.connection.bytes_out) if peer and peer.connection else (0, 0)
+
+    def _connect(self, c: cmd.Connect) -> None:
+        if c.contact.node_id not in self._dialling:
+            self._dialling.add(c.contact.node_id)
+            self._nursery.start_soon(self._dial, c.contact)
+
+    def _close(self, c: cmd.Close) -> None:
+        peer = self._peers.get(c.peer)
+        if peer and peer.connection:
+            peer.connection.close(c.why)
+
+    def _fetch(self, c: cmd.Fetch) -> None:
+        peer, file = self._peers.get(c.peer), self.files.sink(c.digest)
+        if peer is None or peer.connection is None:
+            return
+        if file is None:
+            return  # the blob can't arrive: its failure is on its way to the core
+        sink, size, piece_size = file
+        offset = c.index * piece_size
+        length = min(piece_size, size - offset)
+        peer.digests[c.rid] = c.digest
+        last = offset + length == size
+        peer.connection.expect(Incoming(c.rid, sink, offset, length, last, self._buffers))
+
+    def _abandon(self, c: cmd.Abandon) -> None:
+        peer = self._peers.get(c.peer)
+        if peer and peer.connection:
+            peer.digests.pop(c.rid, None)
+            peer.connection.abandon(c.rid)
+
+    def _upload(self, c: cmd.Upload) -> None:
+        peer = self._peers.get(c.peer)
+        if peer is None or peer.connection is None:
+            return
+        file = self.files.source(c.digest)
+        if file is None:
+            self.post(ev.UploadDone(c.peer, c.rid, 0, False))
+            return
+        source, size, piece_size = file
+        offset = c.index * piece_size
+        for voucher in c.vouchers:
+            peer.connection.send(voucher)
+        peer.connection.upload(Outgoing(c.rid, source, offset, min(piece_size, size - offset)))
+
+    def _stop_upload(self, c: cmd.StopUpload) -> None:
+        peer = self._peers.get(c.peer)
+        if peer and peer.connection:
+            peer.connection.stop_upload(c.rid)
+
+    # -- connections ------------------------------------------------------------------------------------------------
+
+    async def serve(self, listeners: list[trio.SocketListener]) -> None:
+        """Accept peers, for ever."""
+        async with trio.open_nursery() as nursery:
+            for listener in listeners:
+                nursery.start_soon(self._accept, listener)
+
+    async def _accept(self, listener: trio.SocketListener) -> None:
+        while True:
+            try:
+                stream = await listener.accept()
+            except OSError as error:
+                log.warning("can't accept a peer: %s", error.strerror)
+                await trio.sleep(ACCEPT_PAUSE_S)
+                continue
+            if self._strangers >= HANDSHAKES_MAX:
+                await stream.aclose()
+                continue
+            self._nursery.start_soon(self._inbound, PlainTransport(stream.socket))
+
+    async def _inbound(self, transport: PlainTransport) -> None:
+        self._strangers += 1
+        frames = FrameReader(transport)
+        try:
+            hello, contact = await shake_hands(transport, frames, self.hello)
+        except (ConnectionLost, ProtocolError) as error:
+            log.debug("a stranger was turned away: %s", error)
+            transport.close()
+            return
+        finally:
+            self._strangers -= 1
+        await self._converse(transport, frames, contact, hello.key, outbound=False)
+
+    async def _dial(self, contact: Contact) -> None:
+        transport = None
+        try:
+            transport = await dial(contact.host, contact.port, DIAL_TIMEOUT_S)
+            frames = FrameReader(transport)
+            hello, found = await shake_hands(transport, frames, self.hello)
+            if found.node_id != contact.node_id:
+                raise ConnectionLost("another node answers at that address")
+        except (ConnectionLost, ProtocolError) as error:
+            log.debug("peer %s at %s:%d: %s", contact.name, contact.host, contact.port, error)
+            if transport:
+                transport.close()
+            self._dialling.discard(contact.node_id)
+            self.post(ev.ConnectFailed(contact.node_id))
+            return
+        self._dialling.discard(contact.node_id)
+        await self._converse(transport, frames, found, hello.key, outbound=True)
+
+    async def keep_tracker(self, place: int, host: str, port: int) -> None:
+        """Stay connected with one tracker, for ever."""
+        address = f"{host}:{port}"
+        pause = TRACKER_RETRY_S[0]
+        while True:
+            transport = None
+            try:
+                transport = await dial(host, port, DIAL_TIMEOUT_S)
+                frames = FrameReader(transport)
+                hello, contact = await shake_hands(transport, frames, self.hello)
+            except (ConnectionLost, ProtocolError) as error:
+                if self.trackers.get(address) != str(error):
+                    log.warning("tracker %s: %s", address, error)
+                self.trackers[address] = str(error)
+                if transport:
+                    transport.close()
+            else:
+                log.info("tracker %s: connected", address)
+                self.trackers[address] = "connected"
+                pause = TRACKER_RETRY_S[0]
+                why = await self._converse(transport, frames, contact, hello.key, outbound=True, tracker=place)
+                self.trackers[address] = why
+                log.warning("tracker %s: %s", address, why)
+            await trio.sleep(pause)
+            pause = min(2 * pause, TRACKER_RETRY_S[1])
+
+    async def _converse(
+        self,
+        transport: PlainTransport,
+        frames: FrameReader,
+        contact: Contact,
+        key: bytes,
+        *,
+        outbound: bool,
+        tracker: int = -1,
+    ) -> str:
+        number, self._next_number = self._next_number, self._next_number + 1
+        peer = Peer(self, number, contact)
+        connection = Connection(
+            transport, frames, peer, up=self._up, down=self._down, sink_errors=self.files.sink_errors
+        )
+        peer.connection = connection
+        self._peers[number] = peer
+        self.post(ev.PeerUp(number, contact, key, outbound, tracker))
+        why = "cancelled"
+        try:
+            why = await connection.run()
+        finally:
+            del self._peers[number]
+            if tracker < 0:
+                log.debug("peer %s (%s): %s", contact.name, contact.host, why)
+            self.post(ev.PeerDown(number, why))
+        return why

@@ -1,0 +1,119 @@
+"""A tracker: the directory's pure code behind the peers' connections.
+
+A node is known as long as its connection lives. Nothing is kept on disk: what a tracker knows, the nodes tell it anew.
+"""
+
+from __future__ import annotations
+
+import logging
+from random import Random, SystemRandom
+
+import trio
+
+from p2pd.fleet import NodeKey
+from p2pd.peers.connection import Connection, Outgoing
+from p2pd.peers.frames import FrameReader
+from p2pd.peers.handshake import shake_hands
+from p2pd.peers.transport import ConnectionLost, PlainTransport
+from p2pd.ratelimit import RateLimit
+from p2pd.swarm.directory import Directory
+from p2pd.swarm.messages import PROTOCOL_VERSION, Contact, Hello, Message, ProtocolError
+
+log = logging.getLogger("p2pd.tracker")
+
+NODES_MAX = 20_000
+HANDSHAKES_MAX = 4096  # strangers that have not said hello: a whole fleet may come back in the same second
+TICK_S = 0.1
+ACCEPT_PAUSE_S = 0.1
+
+
+class Node:
+    """One node's connection, as its handler."""
+
+    def __init__(self, tracker: Tracker, contact: Contact) -> None:
+        self.tracker = tracker
+        self.contact = contact
+        self.connection: Connection | None = None
+
+    def on_message(self, message: Message) -> None:
+        self.tracker.heard(self, message)
+
+    def on_piece_started(self, rid: int) -> None: ...
+    def on_piece(self, rid: int, held: bool) -> None: ...
+    def on_sink_failed(self, rid: int, error: Exception) -> None: ...
+    def on_received(self, count: int) -> None: ...
+    def on_sent(self, outgoing: Outgoing, whole: bool) -> None: ...
+    def link_of(self, rid: int) -> tuple[bytes, bytes] | None:
+        return None
+
+
+class Tracker:
+    """All nodes that are connected."""
+
+    def __init__(self, fleet: str) -> None:
+        self._directory = Directory(Random(SystemRandom().random()), trio.current_time())
+        self._nodes: dict[bytes, Node] = {}
+        self._hello = Hello(PROTOCOL_VERSION, NodeKey.generate().public, "tracker", "", "", 0, fleet)
+        self._strangers = 0
+
+    def summary(self) -> dict[str, int]:
+        return self._directory.summary()
+
+    def heard(self, node: Node, message: Message) -> None:
+        if self._nodes.get(node.contact.node_id) is node:
+            self._send(self._directory.handle(node.contact.node_id, message, trio.current_time()))
+
+    async def tick(self) -> None:
+        """For ever: leases without progress, grants that were put off."""
+        while True:
+            await trio.sleep(TICK_S)
+            if self._directory.watching:
+                self._send(self._directory.tick(trio.current_time()))
+
+    async def serve(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
+        """Accept nodes, for ever."""
+        while True:
+            try:
+                stream = await listener.accept()
+            except OSError as error:
+                log.warning("can't accept a node: %s", error.strerror)
+                await trio.sleep(ACCEPT_PAUSE_S)
+                continue
+            if self._strangers >= HANDSHAKES_MAX or len(self._nodes) >= NODES_MAX:
+                await stream.aclose()
+                continue
+            nursery.start_soon(self._converse, PlainTransport(stream.socket))
+
+    async def _converse(self, transport: PlainTransport) -> None:
+        frames = FrameReader(transport)
+        self._strangers += 1
+        try:
+            _, contact = await shake_hands(transport, frames, self._hello)
+        except (ConnectionLost, ProtocolError) as error:
+            log.info("a stranger was turned away: %s", error)
+            transport.close()
+            return
+        finally:
+            self._strangers -= 1
+        node = Node(self, contact)
+        node.connection = Connection(transport, frames, node, up=RateLimit(None), down=RateLimit(None), sink_errors=())
+        old = self._nodes.get(contact.node_id)
+        if old and old.connection:
+            old.connection.close("connected anew")
+            self._send(self._directory.disconnected(contact.node_id, trio.current_time()))
+        self._nodes[contact.node_id] = node
+        self._directory.connected(contact)
+        log.info("node %s at %s:%d", contact.name, contact.host, contact.port)
+        try:
+            why = await node.connection.run()
+            log.info("node %s: %s", contact.name, why)
+        finally:
+            if self._nodes.get(contact.node_id) is node:
+                del self._nodes[contact.node_id]
+                self._send(self._directory.disconnected(contact.node_id, trio.current_time()))
+
+    def _send(self, out: list[tuple[bytes, Message]]) -> None:
+        for node_id, message in out:
+            node = self._nodes.get(node_id)
+            if node and node.connection:
+                node.connection.send(message)
