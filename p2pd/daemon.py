@@ -78,13 +78,14 @@ def run_daemon(config: Config) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     for noisy in ("httpx", "httpcore", "p2pd.mirror"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    problems: list[BaseException] = []
     try:
         trio.run(_main, config, strict_exception_groups=True)
     except* (StartError, StoreError, KeyFileError, HashingUnavailable, ControlError) as group:
-        for error in _leaves(group):
-            print(f"p2pd: {error}", file=sys.stderr)
-        return 1
-    return 0
+        problems = _leaves(group)
+    for problem in problems:
+        print(f"p2pd: {problem}", file=sys.stderr)
+    return 1 if problems else 0
 
 
 def _leaves(group: BaseExceptionGroup) -> list[BaseException]:
@@ -230,7 +231,7 @@ async def _run_mirror(config: Config, library: Library, *, task_status: trio.Tas
 
 async def _start_admin(config: Config, nursery: trio.Nursery, status: Status) -> None:
     listeners = await _listen(config.admin.listen, "admin")
-    await nursery.start(partial(serve_admin, listeners, status))
+    await nursery.start(partial(serve_admin, listeners, status, names=[config.node.name]))
     try:
         await nursery.start(serve_control, config.node.control, status.control)
     except OSError as error:
