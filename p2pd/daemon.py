@@ -22,6 +22,7 @@ from p2pd.content.images import Images
 from p2pd.content.library import Library
 from p2pd.content.pulling import Puller
 from p2pd.content.readers import Patience
+from p2pd.content.tags import Tags
 from p2pd.discovery.mdns import Found, run_mdns
 from p2pd.engine import Engine
 from p2pd.fleet.keys import KeyFileError, NodeKey, verify
@@ -163,18 +164,6 @@ async def _run_node(
     arrivals = Arrivals(store, engine, metrics, nursery)
     puller = Puller(upstreams, arrivals, engine, metrics, nursery)
     catalogue = Catalogue()
-    library = Library(
-        store,
-        upstreams,
-        arrivals,
-        catalogue,
-        engine,
-        metrics,
-        Patience(config.mirror.hold_back, config.mirror.header_wait, config.mirror.stream == "vouched"),
-        random,
-        share_private=config.mirror.share_private,
-        credentialed=frozenset(h for h, u in config.upstreams.items() if u.username or u.docker_config),
-    )
     hello = Hello(PROTOCOL_VERSION, key.public, me.name, me.zone, me.host, me.port, FLEET_INSECURE)
     network = Network(
         engine.post,
@@ -185,6 +174,29 @@ async def _run_node(
         nursery,
         upload_limit=config.peers.upload_limit,
         download_limit=config.peers.download_limit,
+    )
+    tags = Tags(
+        upstreams,
+        config.discovery.tags,
+        key=key.public,
+        sign=key.sign,
+        verify=verify if swarming else None,
+        ask=network.send_to_all,
+        answer=network.send,
+    )
+    network.on_tag_message = tags.heard
+    library = Library(
+        store,
+        upstreams,
+        tags,
+        arrivals,
+        catalogue,
+        engine,
+        metrics,
+        Patience(config.mirror.hold_back, config.mirror.header_wait, config.mirror.stream == "vouched"),
+        random,
+        share_private=config.mirror.share_private,
+        credentialed=frozenset(h for h, u in config.upstreams.items() if u.username or u.docker_config),
     )
     status = Status(config, metrics, engine, network, arrivals, store, Images(library, arrivals, store), warnings)
     arrivals.can_pull, puller.may_share = puller.can_pull, library.may_share

@@ -36,6 +36,7 @@ class Library:
         self,
         store: Store,
         upstreams: Upstreams,
+        tags: Tags,
         arrivals: Arrivals,
         catalogue: Catalogue,
         engine: Engine,
@@ -56,7 +57,7 @@ class Library:
         self._random = random
         self._share_private = share_private
         self._credentialed = credentialed
-        self._tags = Tags(upstreams)
+        self._tags = tags
 
     # -- the mirror's protocol --------------------------------------------------------------------------------------
 

@@ -1,42 +1,152 @@
-"""What a tag is now: upstream's own word, asked for by HEAD, remembered for a moment.
+"""What a tag is now.
 
-Each node asks for itself: a registry's HEAD is not counted as a pull. May know p2pd.upstream.
+1. Upstream's own word: a HEAD (which registries do not count as a pull), one flight, remembered for a moment.
+2. Only where the operator says so (`tags = "fleet"`), or while upstream is down or asks everybody to wait: another
+   member's signed statement of what upstream told it, while it is young. Logged as what it is.
+
+A tag is a decision of trust: whoever says which digest it has decides what runs. So a statement is of the member that
+asked upstream itself, is signed by its key, and is never handed on by a third.
+
+May know p2pd.upstream and the swarm's messages.
 """
 
 from __future__ import annotations
 
+import logging
+import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import trio
 
-from p2pd.oci import Descriptor
-from p2pd.upstream import UpstreamError, Upstreams
+from p2pd.oci import MANIFEST_SIZE_MAX, Descriptor
+from p2pd.swarm.messages import GetTag, Message, TagIs
+from p2pd.swarm.voucher import Sign, Verify, node_id, tag_bytes
+from p2pd.upstream import BadAnswer, RateLimited, Unreachable, UpstreamError, Upstreams
+
+log = logging.getLogger(__name__)
 
 LIFETIME_S = 5.0  # a rollout's pods start within seconds of one another; an operator who retags waits no longer
+STATEMENT_LIFETIME_S = 3600.0  # how old another member's word may be: an outage's length, not a tag's
+CLOCKS_APART_S = 60.0  # a statement from the future beyond this is nobody's honest clock
+ANSWER_WAIT_S = 2.0  # for the neighbours' statements
 TAGS_MAX = 4096
+
+Key = tuple[str, str, str]  # upstream, repository, tag
+
+
+@dataclass
+class _Asked:
+    """Statements that come in for one question."""
+
+    best: TagIs | None = None
+    came: trio.Event = field(default_factory=trio.Event)
 
 
 class Tags:
-    """Answers for (upstream, repository, tag)."""
+    """`ask`: sends a message to every neighbour; `answer`: to one of them, by its number."""
 
-    def __init__(self, upstreams: Upstreams, clock: Callable[[], float] = trio.current_time) -> None:
+    def __init__(
+        self,
+        upstreams: Upstreams,
+        mode: Literal["node", "fleet"] = "node",
+        *,
+        key: bytes = b"",
+        sign: Sign | None = None,
+        verify: Verify | None = None,
+        ask: Callable[[Message], None] = lambda message: None,
+        answer: Callable[[int, Message], None] = lambda peer, message: None,
+        clock: Callable[[], float] = trio.current_time,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
         self._upstreams = upstreams
-        self._clock = clock
-        self._known: OrderedDict[tuple[str, str, str], tuple[float, Descriptor]] = OrderedDict()
+        self._mode = mode
+        self._key, self._sign, self._verify = key, sign, verify
+        self._ask, self._answer = ask, answer
+        self._clock, self._wall_clock = clock, wall_clock
+        self._known: OrderedDict[Key, tuple[float, Descriptor]] = OrderedDict()
+        self._statements: OrderedDict[Key, TagIs] = OrderedDict()  # this node's own
+        self._asked: dict[Key, _Asked] = {}
 
     async def resolve(self, upstream: str, repository: str, tag: str) -> Descriptor:
-        """The descriptor; UpstreamError if upstream does not say. Requests for one tag share one HEAD."""
+        """The descriptor; UpstreamError if neither upstream nor, where it is allowed, a member can say."""
         key = (upstream, repository, tag)
         known = self._known.get(key)
         if known and known[0] > self._clock():
             return known[1]
+        if self._mode == "fleet":
+            statement = await self._from_members(key)
+            if statement:
+                return self._remember(key, statement, "tags = fleet")
         try:
             descriptor = await self._upstreams.get(upstream).resolve(repository, tag)
+        except (Unreachable, RateLimited, BadAnswer) as error:
+            statement = await self._from_members(key)
+            if statement is None:
+                raise
+            return self._remember(key, statement, str(error))
         except UpstreamError:
             self._known.pop(key, None)
+            self._statements.pop(key, None)
             raise
-        self._known[key] = (self._clock() + LIFETIME_S, descriptor)
-        while len(self._known) > TAGS_MAX:
-            self._known.popitem(last=False)
+        _put(self._known, key, (self._clock() + LIFETIME_S, descriptor))
+        self._state(key, descriptor)
         return descriptor
+
+    def heard(self, peer: int, message: Message) -> None:
+        """A neighbour asks for this node's word, or gives its own."""
+        if isinstance(message, GetTag):
+            statement = self._statements.get((message.upstream, message.repository, message.tag))
+            if statement and self._is_young(statement):
+                self._answer(peer, statement)
+        elif isinstance(message, TagIs):
+            asked = self._asked.get((message.upstream, message.repository, message.tag))
+            if asked and self._is_good(message):
+                if asked.best is None or message.time > asked.best.time:
+                    asked.best = message
+                asked.came.set()
+
+    async def _from_members(self, key: Key) -> TagIs | None:
+        """The youngest good statement of the neighbours."""
+        if self._verify is None:
+            return None
+        asked = self._asked.setdefault(key, _Asked())
+        self._ask(GetTag(*key))
+        with trio.move_on_after(ANSWER_WAIT_S):
+            await asked.came.wait()
+            await trio.sleep(0.1)  # the others answer in the same moment: the youngest word wins
+        self._asked.pop(key, None)
+        return asked.best
+
+    def _remember(self, key: Key, statement: TagIs, why: str) -> Descriptor:
+        age = max(0, int(self._wall_clock() - statement.time))
+        who = node_id(statement.key).hex()[:16]
+        log.warning("%s/%s:%s: on the word of node %s, %d s old (%s)", *key, who, age, why)
+        descriptor = Descriptor("sha256:" + statement.digest.hex(), statement.size, statement.media_type)
+        _put(self._known, key, (self._clock() + LIFETIME_S, descriptor))
+        return descriptor
+
+    def _state(self, key: Key, d: Descriptor) -> None:
+        """Sign what upstream just said."""
+        if self._sign is None or not all(len(part) <= 256 for part in (*key, d.media_type)):
+            return
+        now = int(self._wall_clock())
+        statement = TagIs(self._key, *key, bytes.fromhex(d.digest[7:]), d.size, d.media_type, now, bytes(64))
+        _put(self._statements, key, replace(statement, signature=self._sign(tag_bytes(statement))))
+
+    def _is_young(self, s: TagIs) -> bool:
+        return -CLOCKS_APART_S <= self._wall_clock() - s.time <= STATEMENT_LIFETIME_S
+
+    def _is_good(self, s: TagIs) -> bool:
+        assert self._verify
+        is_manifest = 0 < s.size <= MANIFEST_SIZE_MAX
+        return is_manifest and self._is_young(s) and self._verify(s.key, s.signature, tag_bytes(s))
+
+
+def _put(entries: OrderedDict, key: Key, value: object) -> None:
+    entries[key] = value
+    entries.move_to_end(key)
+    while len(entries) > TAGS_MAX:
+        entries.popitem(last=False)

@@ -21,7 +21,7 @@ from p2pd.peers.transport import ConnectionLost, PlainTransport, dial
 from p2pd.ratelimit import RateLimit
 from p2pd.swarm import commands as cmd
 from p2pd.swarm import events as ev
-from p2pd.swarm.messages import Contact, Hello, Message, ProtocolError, TagIs
+from p2pd.swarm.messages import Contact, GetTag, Hello, Message, ProtocolError, TagIs
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Peer:
         self._last: bytes = b""
 
     def on_message(self, message: Message) -> None:
-        if isinstance(message, TagIs) or type(message).__name__ == "GetTag":
+        if isinstance(message, (GetTag, TagIs)):
             self.network.on_tag_message(self.number, message)
         else:
             self.network.post(ev.Received(self.number, message))
@@ -148,9 +148,10 @@ class Network:
         if peer and peer.connection:
             peer.connection.send(message)
 
-    def numbers(self) -> list[int]:
-        """All live connections but those to trackers."""
-        return [n for n, p in self._peers.items() if p.contact.port or p.contact.name]
+    def send_to_all(self, message: Message) -> None:
+        """To every node that is connected; trackers pass over what is not for them."""
+        for number in list(self._peers):
+            self.send(number, message)
 
     def rates(self, number: int) -> tuple[int, int]:
         """Bytes in and out of a connection so far."""
