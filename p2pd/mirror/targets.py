@@ -138,6 +138,9 @@ def _upstream(
 ) -> tuple[str, str, bool]:
     """Upstream, repository, and whether it was named in the path. Raises BadTarget, also for those not allowed."""
     first, slash, rest = name.partition("/")
+    # containers/image refuses a colon in a path, so its configuration names a port as host_port.
+    ported = re.fullmatch(r"(localhost|.*\..*)_([0-9]{1,5})", first)
+    first = f"{ported[1]}:{ported[2]}" if ported else first
     in_path = ns is None and bool(slash) and ("." in first or ":" in first or first == "localhost")
     stated = first if in_path else default_upstream if ns is None else ns
     try:

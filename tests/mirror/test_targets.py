@@ -29,6 +29,7 @@ def parse(target: str) -> Target:
         ("/v2/docker.io/library/test/manifests/v1", "docker.io", "library/test", True),
         ("/v2/index.docker.io/test/manifests/v1", "docker.io", "library/test", True),
         ("/v2/registry.example:5000/a/b/manifests/v1", "registry.example:5000", "a/b", True),
+        ("/v2/registry.example_5000/a/b/manifests/v1", "registry.example:5000", "a/b", True),
         ("/v2/localhost/a/manifests/v1", "localhost", "a", True),
         # Docker Engine: neither
         ("/v2/library/test/manifests/v1", "docker.io", "library/test", False),
