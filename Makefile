@@ -4,6 +4,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 APT_PACKAGES := containerd runc docker-registry skopeo umoci nginx-light iproute2 curl systemd procps python3-venv
 
+# End-to-end tests need root. `make test P2PD_E2E=` leaves them out.
+P2PD_E2E ?= required
+
+# What `make run` leaves in the checkout: the hosts directory for `ctr`, and the state of a node that is not root's.
+LAB := $(CURDIR)/.lab
+IMAGE ?= docker.io/library/debian:12
+ifeq ($(shell id -u),0)
+RUN_OPTIONS ?=
+CONTROL_OPTION :=
+else
+RUN_OPTIONS ?= --set node.state_dir=$(LAB)/state --set node.control=$(LAB)/control.sock
+CONTROL_OPTION := --control $(LAB)/control.sock
+endif
+
 .PHONY: help install apt run test demo bench lint lock clean
 
 help: ## list the targets
@@ -12,14 +26,48 @@ help: ## list the targets
 install: $(BIN)/.installed ## make .venv with p2pd, p2pd-tracker and the test tools
 
 $(BIN)/.installed: requirements.lock pyproject.toml
-	$(PYTHON) -c 'import ensurepip' 2>/dev/null || apt-get install -y -q python3-venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "p2pd needs Python 3.11 or newer: make PYTHON=...")'
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || .ci/apt python3-venv
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --require-hashes -r requirements.lock
-	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
+
+apt: ## install the Debian packages that tests, demo and benches use (as root; starts no service)
+	@.ci/apt $(APT_PACKAGES)
+
+run: install ## start a node with its defaults, and print the ctr line to try
+	@command -v ctr >/dev/null || .ci/apt --start containerd
+	@mkdir -p $(LAB)
+	@$(BIN)/p2pd hosts install $(RUN_OPTIONS) --certs-dir $(LAB)/certs.d --containerd-config /dev/null \
+		>$(LAB)/hosts.log 2>&1 || { cat $(LAB)/hosts.log >&2; exit 1; }
+	@echo 'In another terminal, as root, once the node says that its mirror is up:'
+	@echo '    ctr images pull --hosts-dir $(LAB)/certs.d $(IMAGE)'
+	@echo 'and to look at the node, or to end it: $(BIN)/p2pd status $(CONTROL_OPTION), Ctrl-C'
+	@echo
+	@exec $(BIN)/p2pd run $(RUN_OPTIONS)
+
+test: install apt lint ## lint and all tests, the end-to-end ones last (as root)
+	$(BIN)/pytest -m 'not e2e'
+	P2PD_E2E=$(P2PD_E2E) $(BIN)/pytest -m e2e
+
+demo: install apt ## watch eight nodes pull one image from one upstream (as root)
+	$(BIN)/python -m tests.demo
+
+bench: install apt ## measure; prints tables, takes some ten minutes (as root)
+	$(BIN)/python -m tests.bench.fanout
+	$(BIN)/python -m tests.bench.fanout --link 50Mbit
+	$(BIN)/python -m tests.bench.single
+	$(BIN)/python -m tests.bench.memory
+	$(BIN)/python -m tests.bench.mirror_vs_nginx
+	$(BIN)/python -m tests.bench.peer_throughput
+
+lint: install ## check the style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 lock: ## write requirements.lock anew from pyproject.toml (needs pip-tools)
 	pip-compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --extra dev --allow-unsafe --strip-extras -o requirements.lock pyproject.toml
 
 clean: ## remove what make made
-	rm -rf $(VENV) .make build dist *.egg-info
+	rm -rf $(VENV) .lab build dist *.egg-info

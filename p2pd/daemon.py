@@ -199,6 +199,9 @@ async def _run_node(
         credentialed=frozenset(h for h, u in config.upstreams.items() if u.username or u.docker_config),
     )
     status = Status(config, metrics, engine, network, arrivals, store, Images(library, arrivals, store), warnings)
+    token = trio.lowlevel.current_trio_token()
+    store.on_evict = lambda digest: token.run_sync_soon(arrivals.evicted, digest)
+    arrivals.on_hold = lambda upstream, seconds: upstreams.get(upstream).hold(seconds)
     arrivals.can_pull, puller.may_share = puller.can_pull, library.may_share
     engine.carry_out(network.commands() | arrivals.commands() | puller.commands() | _counting(metrics))
 

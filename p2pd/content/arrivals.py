@@ -8,6 +8,7 @@ May know p2pd.store, p2pd.swarm, p2pd.engine; not the mirror and not the network
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -69,6 +70,9 @@ class Arrival:
     started_at: float = 0.0
     progress_at: float = 0.0
     flushed_at: float = 0.0
+    told_can_pull: bool = False
+    pinned: bool = False  # its file is not to be evicted: it is wanted
+    opening: trio.Lock = field(default_factory=trio.Lock)
     from_peers: int = 0
     from_upstream: int = 0
     changed: trio.Event = field(default_factory=trio.Event)
@@ -119,7 +123,7 @@ class Arrivals:
         self._nursery = nursery
         self._all: dict[str, Arrival] = {}
         self.can_pull: Callable[[str], bool] = lambda upstream: False
-        self.on_proven: Callable[[Arrival], None] = lambda arrival: None
+        self.on_hold: Callable[[str, int], None] = lambda upstream, seconds: None
 
     def commands(self) -> dict[type, Callable]:
         return {
@@ -142,7 +146,7 @@ class Arrivals:
             good = {i: record for i, record in pieces.items() if record}
             if not good:
                 continue
-            arrival = self._all[partial.digest] = Arrival(partial.digest, "blob", "", "", partial.size)
+            arrival = self._all[partial.digest] = Arrival(partial.digest, "blob", "", "")
             self._open(arrival, partial)
             for index in good:
                 arrival.present |= 1 << index
@@ -173,10 +177,12 @@ class Arrivals:
         arrival.keep_until = max(arrival.keep_until, trio.current_time() + keep_s)
         if not arrival.started_at:
             arrival.started_at = arrival.progress_at = trio.current_time()
-        if size >= 0:
-            self.set_size(arrival, size, sure=True)
-        if not arrival.failure:
-            self.tell(arrival)
+            self._pin(arrival)
+        if size >= 0 and arrival.partial is None:
+            self._nursery.start_soon(self.set_size, arrival, size, True)
+        elif size >= 0:
+            arrival.size_is_sure = True
+        self.tell(arrival)
         return arrival
 
     @contextmanager
@@ -204,39 +210,50 @@ class Arrivals:
         """Say to the core what is wanted now."""
         if arrival.proven or arrival.failure:
             return
+        arrival.told_can_pull = self.can_pull(arrival.upstream)
         self._engine.post(
             ev.Want(
                 raw(arrival.digest),
-                arrival.size,
+                arrival.size if arrival.partial else -1,
                 arrival.kind,
                 arrival.upstream,
                 arrival.repository,
                 arrival.clients,
-                self.can_pull(arrival.upstream),
+                arrival.told_can_pull,
                 arrival.alone,
             )
         )
 
-    def set_size(self, arrival: Arrival, size: int, *, sure: bool) -> None:
-        """The size is known: open its file. StoreFull makes the arrival fail."""
-        if arrival.size < 0 or arrival.partial is None:
-            arrival.size = size
-            geometry = Geometry.of(size)
-            try:
-                partial = self._store.partial(arrival.digest, size, geometry.piece_size, pin=True)
-            except (StoreError, ValueError) as error:
-                log.error("%s can't be stored: %s", arrival.digest, error)
-                self.fail(arrival.digest, "storage")
-                return
-            self._open(arrival, partial, pinned=True)
-            self._engine.post(ev.SizeKnown(raw(arrival.digest), size))
-        arrival.size_is_sure = arrival.size_is_sure or sure
+    async def set_size(self, arrival: Arrival, size: int, sure: bool) -> None:
+        """The size is known: open its file, and tell the core. No room for it makes the arrival fail."""
+        async with arrival.opening:
+            if arrival.partial is None and not arrival.failure:
+                piece_size = Geometry.of(size).piece_size
+                try:
+                    partial = await trio.to_thread.run_sync(
+                        functools.partial(self._store.partial, arrival.digest, size, piece_size, pin=True)
+                    )
+                except (StoreError, ValueError) as error:
+                    log.error("%s can't be stored: %s", arrival.digest, error)
+                    self.fail(arrival.digest, "storage")
+                    return
+                self._open(arrival, partial)
+                arrival.pinned = True
+                self._engine.post(ev.SizeKnown(raw(arrival.digest), size))
+        arrival.size_is_sure = arrival.size_is_sure or (sure and size == arrival.size)
         arrival.change()
 
-    def _open(self, arrival: Arrival, partial: Partial, pinned: bool = False) -> None:
-        if not pinned:
-            partial.pin()
+    def _open(self, arrival: Arrival, partial: Partial) -> None:
         arrival.partial, arrival.size, arrival.piece_size = partial, partial.size, partial.piece_size
+
+    def _pin(self, arrival: Arrival) -> None:
+        """A part that was left from before is wanted again."""
+        if arrival.partial and not arrival.pinned:
+            try:
+                arrival.partial.pin()
+                arrival.pinned = True
+            except StoreError:  # evicted in this moment: begin anew
+                arrival.partial, arrival.size, arrival.present = None, -1, 0
 
     def fail(self, digest: str, reason: str, hold_s: int = 0) -> None:
         """Nobody can get it, or it can't be stored: the clients are told, what is refuted is dropped."""
@@ -245,6 +262,8 @@ class Arrivals:
             return
         log.warning("%s: given up: %s", digest, reason)
         arrival.failure, arrival.hold_s = reason, hold_s
+        if hold_s:
+            self.on_hold(arrival.upstream, hold_s)
         if reason == "wrong-bytes":
             self._engine.execute(self._engine.node.give_up(raw(digest)))
         else:
@@ -255,7 +274,8 @@ class Arrivals:
 
     def _let_go(self, arrival: Arrival) -> None:
         if arrival.partial:
-            self._nursery.start_soon(self._flush_and_unpin, arrival.partial)
+            if arrival.pinned:
+                self._nursery.start_soon(self._flush_and_unpin, arrival.partial)
             if arrival.present and not arrival.proven:
                 # Its pieces can still be served, and found again: remember the file.
                 kept = Arrival(arrival.digest, arrival.kind, arrival.upstream, arrival.repository)
@@ -275,6 +295,8 @@ class Arrivals:
             for arrival in list(self._all.values()):
                 if not arrival.clients and arrival.started_at and now > arrival.keep_until and not arrival.proven:
                     self._end_wish(arrival)
+                elif arrival.started_at and arrival.told_can_pull != self.can_pull(arrival.upstream):
+                    self.tell(arrival)
                 partial = arrival.partial
                 if partial is None or arrival.proven or not partial.unflushed_bytes:
                     continue
@@ -350,7 +372,6 @@ class Arrivals:
             return
         arrival.proven = True
         arrival.progress()
-        self.on_proven(arrival)
         self._nursery.start_soon(self._commit, arrival)
 
     async def _commit(self, arrival: Arrival) -> None:
@@ -372,22 +393,21 @@ class Arrivals:
         )
         if self._all.get(arrival.digest) is arrival:
             del self._all[arrival.digest]
-        partial.unpin()
-        evicted = await trio.to_thread.run_sync(self._store.evict)
-        self.evicted(evicted)
+        if arrival.pinned:
+            partial.unpin()
+        await trio.to_thread.run_sync(self._store.evict)
 
-    def evicted(self, digests: list[str]) -> None:
+    def evicted(self, digest: str) -> None:
         """The store made room: the core is told."""
-        for digest in digests:
-            arrival = self._all.get(digest)
-            if arrival is None or not arrival.started_at:
-                self._all.pop(digest, None)
-                self._engine.post(ev.Evicted(raw(digest)))
+        arrival = self._all.get(digest)
+        if arrival is None or not arrival.started_at:
+            self._all.pop(digest, None)
+            self._engine.post(ev.Evicted(raw(digest)))
 
     def _size_hint(self, c: cmd.SizeHint) -> None:
         arrival = self._all.get(text(c.digest))
-        if arrival and arrival.size < 0 and not arrival.failure:
-            self.set_size(arrival, c.size, sure=False)
+        if arrival and arrival.partial is None and not arrival.failure:
+            self._nursery.start_soon(self.set_size, arrival, c.size, False)
 
     async def _compute_chain(self, c: cmd.ComputeChain) -> None:
         """Hash a stored blob from end to end: its states for the peers, and a check of the disk at the same time."""

@@ -5,6 +5,7 @@ May know the store, the upstreams, `arrivals` and the mirror's protocols.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections.abc import AsyncIterator
@@ -26,6 +27,7 @@ from p2pd.upstream import Denied, NotFound, Registry, Response, UnknownUpstream,
 
 log = logging.getLogger(__name__)
 
+EMPTY_BLOB = "sha256:" + hashlib.sha256(b"").hexdigest()  # nothing to fetch, and no piece to ask for
 PATIENT_WAIT_S = 300.0  # for clients without another host
 
 
@@ -129,6 +131,9 @@ class Library:
 
     async def arrive(self, kind: Kind, upstream: str, repository: str, digest: str) -> Arrival | None:
         """Make a blob arrive; None if it is here meanwhile. Its size may still be unknown. NotAvailable."""
+        if digest == EMPTY_BLOB:
+            await trio.to_thread.run_sync(self._store.put, digest, b"")
+            return None
         size = self._catalogue.size(digest)
         known = self._arrivals.get(digest)
         if size < 0 and kind == "blob" and not (known and known.size_is_sure):

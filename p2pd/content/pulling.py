@@ -159,14 +159,14 @@ class Puller:
         await self._allowed(pulling, pulling.first, known=arrival.size >= 0)
         async with registry.open(arrival.kind, arrival.repository, arrival.digest, start, stop) as stream:
             size = stream.opened.size
-            if arrival.size < 0:
-                self._arrivals.set_size(arrival, size, sure=True)
-            elif arrival.size != size:
+            if arrival.partial is None:
+                await self._arrivals.set_size(arrival, size, True)
+            if arrival.failure:
+                raise _Stopped
+            if arrival.size != size:
                 if not arrival.size_is_sure or pulling.first == 0:
                     raise BadAnswer(f"upstream says {size} bytes, the manifest or an earlier answer {arrival.size}")
                 raise BadAnswer(f"upstream's size changed from {arrival.size} to {size} bytes")
-            if arrival.failure:
-                raise _Stopped
             if pulling.end < 0:
                 pulling.end = math.ceil(size / arrival.piece_size) or 1
             await self._take(stream, pulling)

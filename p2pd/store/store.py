@@ -92,6 +92,7 @@ class Store:
         self._partials: dict[str, Partial] = {}
         self._proven_bytes = 0
         self._unlock: Callable[[], object] = lambda: None
+        self.on_evict: Callable[[str], object] = lambda digest: None  # in the thread that made room
 
     @classmethod
     def open(cls, root: Path, size_limit: int, clock: Callable[[], float] = time.time) -> Store:
@@ -342,6 +343,7 @@ class Store:
             what = "partial" if victim.partial else "blob"
             log.info("evicted %s %s (%s)", what, victim.digest, format_size(victim.size))
             gone.append(victim.digest)
+            self.on_evict(victim.digest)
         return gone
 
     def _remove_partial(self, partial: Partial, *, pinned_too: bool) -> bool:

@@ -66,7 +66,7 @@ class Announcer:
         self._unreachable.pop(peer.contact.node_id, None)
         if peer.tracker < 0:
             self.directory.connected(peer.contact)
-        else:
+        if (peer.tracker >= 0 or not self._has_tracker()) and self._s.stored:
             self._s.send(peer.number, self._holdings())
         self.view_changed()
 
@@ -74,6 +74,9 @@ class Announcer:
         if peer.tracker < 0:
             self._deliver(self.directory.disconnected(peer.contact.node_id, self._s.now))
         self.view_changed()
+
+    def _has_tracker(self) -> bool:
+        return any(p.tracker >= 0 for p in self._s.peers.values())
 
     def _holdings(self) -> Holdings:
         newest = list(self._s.stored)[-self._s.settings.holdings_most :]
@@ -126,6 +129,9 @@ class Announcer:
         want = blob.want
         stuck = blob.hungry and now - max(blob.last_piece_at, blob.wanted_since) > settings.stuck_s
         need = max(0, settings.neighbours_enough - len(blob.neighbours)) if blob.hungry else 0
+        if need and not self._has_tracker():
+            found = list(self._members.values())
+            self._meet(blob, tuple(self._s.random.sample(found, min(need, len(found)))))
         for place, target in enumerate(targets):
             message = Announce(
                 digest=blob.digest,
@@ -225,7 +231,9 @@ class Announcer:
                     self.release(blob, "unwanted" if not blob.hungry else "busy")
                     return
                 blob.term, blob.holder = answer.term, answer.holder
-                self._seeder.start(blob, answer.fresh)
+                # Without a tracker nobody knows what all the others have: hear them first.
+                knows_all = self._has_tracker() or not (self._members or self._s.by_node)
+                self._seeder.start(blob, answer.fresh and knows_all)
                 self.track(blob)
         elif answer.holder:
             blob.holder = answer.holder

@@ -226,6 +226,7 @@ class Directory:
             member.wanting = member.waiting = False
         if r.reason == "done":
             blob.wrong = blob.losses = 0
+            member.complete, member.wanting = True, False  # else the lease goes on to another, who pulls the rest again
         if blob.lease and blob.lease.holder == node:
             self._set_lease(blob, None)
         return self._grant(blob, now) if blob.lease is None else []
@@ -241,6 +242,10 @@ class Directory:
             blob.wrong = 0
             for _, member in wanters:
                 member.failure, member.failed_until = "wrong-bytes", now + FAILURE_S
+        held_until = self._holds.get(blob.upstream, 0.0)
+        if held_until > now:  # the registry asked one of us to wait: that holds for all of us
+            for _, member in wanters:
+                member.failure, member.failed_until = "limited", held_until
         able = [(node, m) for node, m in wanters if m.can_pull and m.failed_until <= now]
         if any(m.complete for m in blob.members.values()):
             # The swarm has all of it. Only who gets nothing from there has a reason to go upstream.

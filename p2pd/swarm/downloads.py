@@ -53,6 +53,7 @@ class Downloads:
         self._rate = 0.0  # bytes/s that come in
         self._rate_at = 0.0
         self._usual_s = 0.0
+        self._again_at = NEVER  # something is to be had, but all who have it were busy: look again then
 
     @property
     def out(self) -> int:
@@ -75,10 +76,12 @@ class Downloads:
         """Ask while the window and the uploaders have room."""
         if not self._room():
             return
+        put_off = 0
         for blob in self._in_order():
             while self._room():
                 found = self._uploader(blob, blob.missing)
                 if found is None:
+                    put_off |= blob.missing & ~blob.levels[0]
                     break
                 peer, useful = found
                 self._ask(peer, blob, self._choose(blob, useful), hedge=False)
@@ -86,6 +89,10 @@ class Downloads:
                 self._hedge_end(blob)
             if not self._room():
                 return
+        if not put_off:
+            self._again_at = NEVER
+        elif not self._s.now < self._again_at < NEVER:
+            self._again_at = self._s.now + self._s.settings.refused_wait_s
 
     def claim(self, peer: Peer, blob: Blob, pieces: int) -> None:
         """The seeder shows these pieces to us alone: ask at once, even beside a full set of requests.
@@ -233,11 +240,13 @@ class Downloads:
 
     @property
     def deadline(self) -> float:
-        return min((min(a.late_at, a.give_up_at) for a in self._asked.values()), default=NEVER)
+        return min((min(a.late_at, a.give_up_at) for a in self._asked.values()), default=self._again_at)
 
     def tick(self) -> None:
         """Hedge what is late, give up what stands still."""
         now = self._s.now
+        if self._again_at <= now:
+            self._again_at = NEVER
         for asked in list(self._asked.values()):
             if asked.rid not in self._asked:
                 continue

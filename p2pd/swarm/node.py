@@ -452,6 +452,8 @@ class Node:
         blob = self.state.blobs.get(sending.digest) if sending else None
         if sending and blob and e.whole:
             self.seeder.sent(blob, e.peer, sending.index)
+        elif sending and e.peer in self.state.peers:
+            self.state.send(e.peer, Refuse(e.rid, "stopped", self.uploads.load))
 
     def _on_get_links(self, peer: Peer, m: GetLinks) -> None:
         blob = self.state.blobs.get(m.digest)
