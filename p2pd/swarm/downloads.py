@@ -53,7 +53,7 @@ class Downloads:
         self._rate = 0.0  # bytes/s that come in
         self._rate_at = 0.0
         self._usual_s = 0.0
-        self._again_at = NEVER  # something is to be had, but all who have it were busy: look again then
+        self._again_at = NEVER  # when the first of those that were busy may be asked again
 
     @property
     def out(self) -> int:
@@ -76,12 +76,11 @@ class Downloads:
         """Ask while the window and the uploaders have room."""
         if not self._room():
             return
-        put_off = 0
+        self._again_at = NEVER
         for blob in self._in_order():
             while self._room():
                 found = self._uploader(blob, blob.missing)
                 if found is None:
-                    put_off |= blob.missing & ~blob.levels[0]
                     break
                 peer, useful = found
                 self._ask(peer, blob, self._choose(blob, useful), hedge=False)
@@ -89,10 +88,6 @@ class Downloads:
                 self._hedge_end(blob)
             if not self._room():
                 return
-        if not put_off:
-            self._again_at = NEVER
-        elif not self._s.now < self._again_at < NEVER:
-            self._again_at = self._s.now + self._s.settings.refused_wait_s
 
     def claim(self, peer: Peer, blob: Blob, pieces: int) -> None:
         """The seeder shows these pieces to us alone: ask at once, even beside a full set of requests.
@@ -131,9 +126,13 @@ class Downloads:
             if not useful:
                 continue
             peer = peers[number]
-            if peer.asked >= settings.at_one_uploader or peer.not_before > now or number == other_than:
+            if peer.asked >= settings.at_one_uploader or number == other_than:
                 continue
-            if peer.load >= full and now - peer.load_at < settings.refused_wait_s:
+            not_before = peer.not_before
+            if peer.load >= full:
+                not_before = max(not_before, peer.load_at + settings.refused_wait_s)
+            if not_before > now:
+                self._again_at = min(self._again_at, not_before)
                 continue
             wait = (max(peer.load, peer.asked) + 1 + 0.1 * random()) / (peer.rate or settings.rate_first)
             if wait < best_wait:
@@ -240,7 +239,8 @@ class Downloads:
 
     @property
     def deadline(self) -> float:
-        return min((min(a.late_at, a.give_up_at) for a in self._asked.values()), default=self._again_at)
+        soonest = min((min(a.late_at, a.give_up_at) for a in self._asked.values()), default=NEVER)
+        return min(soonest, self._again_at)
 
     def tick(self) -> None:
         """Hedge what is late, give up what stands still."""

@@ -445,7 +445,8 @@ class Node:
         elif not self.seeder.may_send(blob, peer.number, m.index):
             self.uploads.refuse(peer, m.rid, "gone")
         else:
-            self.uploads.request(peer, blob, m)
+            claimed = blob.seeding and m.index in blob.neighbours[peer.number].shown
+            self.uploads.request(peer, blob, m, first=claimed)
 
     def _upload_done(self, e: ev.UploadDone) -> None:
         sending = self.uploads.done(e.peer, e.rid, e.whole)

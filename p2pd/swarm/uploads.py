@@ -28,6 +28,7 @@ class Sending:
     length: int
     linked: bool
     started: float = 0.0
+    first: bool = False  # the only copy outside this node
 
 
 class Uploads:
@@ -44,8 +45,11 @@ class Uploads:
     def load(self) -> int:
         return len(self._active) + len(self._queue)
 
-    def request(self, peer: Peer, blob: Blob, request: Request) -> None:
-        """Take a request whose piece is present, or refuse it."""
+    def request(self, peer: Peer, blob: Blob, request: Request, first: bool = False) -> None:
+        """Take a request whose piece is present, or refuse it.
+
+        `first`: a claimed piece, which nobody else has; it goes before those that have left, even beside a full queue.
+        """
         assert blob.geometry
         sending = Sending(
             peer.number,
@@ -57,6 +61,9 @@ class Uploads:
         )
         if self._free_place():
             self._start(sending)
+        elif first and self._count(peer.number) < self._s.settings.at_one_uploader:
+            sending.first = True
+            self._queue.insert(sum(1 for s in self._queue if s.first), sending)
         elif len(self._queue) < self._queue_bound(peer):
             self._queue.append(sending)
         else:
@@ -69,6 +76,9 @@ class Uploads:
     def holds(self, peer: int, index: int) -> bool:
         """Whether this piece is being sent to that peer, or queued for it."""
         return any(s.peer == peer and s.index == index for s in (*self._active.values(), *self._queue))
+
+    def _count(self, peer: int) -> int:
+        return sum(1 for s in (*self._active.values(), *self._queue) if s.peer == peer)
 
     def cancel(self, peer: int, rid: int) -> None:
         """The asker does not want it any more."""
@@ -104,17 +114,18 @@ class Uploads:
         return sending
 
     def pump(self) -> None:
-        """Start what waits, while there are places; tell one that was refused when there is room again."""
+        """Start what waits, while there are places; tell as many that were refused as there is room for."""
         while self._queue and self._free_place():
             self._start(self._queue.popleft())
-        while self._refused and self.load < self._s.settings.places + 1:
+        room = self._s.settings.places + 1 - self.load
+        while self._refused and room > 0:
             peer = self._s.peers.get(self._refused.popleft())
             if peer and peer.refused:
                 peer.refused = False
+                room -= 1
                 for digest in peer.blobs:
                     self._s.send(peer.number, Have(digest, (), self.load, int(self.rate), 0))
                     break
-                break
 
     @property
     def deadline(self) -> float:
