@@ -273,19 +273,22 @@ class Arrivals:
         arrival.change()
 
     def _let_go(self, arrival: Arrival) -> None:
-        if arrival.partial:
-            if arrival.pinned:
-                self._nursery.start_soon(self._flush_and_unpin, arrival.partial)
-            if arrival.present and not arrival.proven:
-                # Its pieces can still be served, and found again: remember the file.
-                kept = Arrival(arrival.digest, arrival.kind, arrival.upstream, arrival.repository)
-                kept.present = arrival.present
-                self._open(kept, arrival.partial)
-                self._all[arrival.digest] = kept
+        """Nobody wants it any more. What holds of it stays, to be served and found again, until room is needed."""
+        if arrival.partial is None:
+            return
+        if arrival.present:
+            kept = Arrival(arrival.digest, arrival.kind, arrival.upstream, arrival.repository)
+            kept.present = arrival.present
+            self._open(kept, arrival.partial)
+            self._all[arrival.digest] = kept
+        self._nursery.start_soon(self._end_partial, arrival.partial, arrival.pinned, not arrival.present)
 
-    async def _flush_and_unpin(self, partial: Partial) -> None:
+    async def _end_partial(self, partial: Partial, pinned: bool, empty: bool) -> None:
         await self._flush(partial)
-        partial.unpin()
+        if pinned:
+            partial.unpin()
+        if empty:
+            await trio.to_thread.run_sync(self._store.discard, partial)
 
     async def sweep(self) -> None:
         """For ever: end wishes that nobody has any more, record what is checked."""

@@ -277,6 +277,12 @@ class Store:
             if partial is not None:
                 self._remove_partial(partial, pinned_too=True)
 
+    def discard(self, partial: Partial) -> bool:
+        """Drop a partial that nobody has pinned; False if somebody has."""
+        with self._lock:
+            known = self._partials.get(partial.digest) is partial
+            return known and self._remove_partial(partial, pinned_too=False)
+
     def evict(self) -> list[str]:
         """Get under the size limit as far as what is pinned allows; the digests of what went."""
         with self._lock:
