@@ -94,9 +94,10 @@ class Downloads:
 
         A claim that waits for room leaves the seeder's uplink idle, which everybody pays for.
         """
+        settings = self._s.settings
         for index in indices(pieces & blob.missing):
-            full = self._bytes >= self._s.settings.window_most_bytes
-            if full or peer.asked >= self._s.settings.at_one_uploader:
+            full = self._bytes >= settings.window_most_bytes
+            if full or peer.asked >= settings.at_one_uploader + settings.shown_to_one:
                 return
             self._ask(peer, blob, index, hedge=False)
 

@@ -29,6 +29,7 @@ class Seeding:
     """One blob that this node pulls."""
 
     plan_at: float  # when to look (again) what is to be pulled
+    term: int  # of the lease: what is shown is a claim, also after the lease was handed back with the last piece
     pulling: bool = False
     allowed: int = 0
     end: int = 0
@@ -62,7 +63,7 @@ class Seeder:
         if blob.digest in self._of:
             return
         grace = 0.0 if fresh else self._s.settings.resume_grace_s
-        self._of[blob.digest] = Seeding(self._s.now + grace, moved_at=self._s.now)
+        self._of[blob.digest] = Seeding(self._s.now + grace, blob.term, moved_at=self._s.now)
         blob.seeding = True
         blob.left = blob.present  # what was here before is announced already
         if not grace:
@@ -166,7 +167,8 @@ class Seeder:
 
     def show(self, blob: Blob) -> None:
         """Show new pieces, each to one neighbour; all of them to a neighbour that is the only one."""
-        if not blob.seeding:
+        seeding = self._of.get(blob.digest)
+        if not blob.seeding or seeding is None:
             return
         wanting = [(number, n) for number, n in blob.neighbours.items() if n.wanting]
         offered = 0
@@ -186,7 +188,7 @@ class Seeder:
             index = lowest(unclaimed & ~neighbour.have)
             neighbour.shown[index] = self._s.now
             unclaimed &= ~(1 << index)
-            self._s.send(number, Have(blob.digest, (index,), 0, int(self._uploads.rate), blob.term))
+            self._s.send(number, Have(blob.digest, (index,), 0, int(self._uploads.rate), seeding.term))
 
     def may_send(self, blob: Blob, peer: int, index: int) -> bool:
         """Whether a request fits the claims: another neighbour's piece is gone."""

@@ -61,7 +61,7 @@ class Uploads:
         )
         if self._free_place():
             self._start(sending)
-        elif first and self._count(peer.number) < self._s.settings.at_one_uploader:
+        elif first and self._first_of(peer.number) < self._s.settings.shown_to_one:
             sending.first = True
             self._queue.insert(sum(1 for s in self._queue if s.first), sending)
         elif len(self._queue) < self._queue_bound(peer):
@@ -77,8 +77,8 @@ class Uploads:
         """Whether this piece is being sent to that peer, or queued for it."""
         return any(s.peer == peer and s.index == index for s in (*self._active.values(), *self._queue))
 
-    def _count(self, peer: int) -> int:
-        return sum(1 for s in (*self._active.values(), *self._queue) if s.peer == peer)
+    def _first_of(self, peer: int) -> int:
+        return sum(1 for s in self._queue if s.first and s.peer == peer)
 
     def cancel(self, peer: int, rid: int) -> None:
         """The asker does not want it any more."""
