@@ -61,20 +61,32 @@ class Chain:
         """Take in a link that this node computed itself; False if another state is already known there."""
         return self.states.setdefault(index + 1, after) == after
 
-    def retract(self, key: bytes, term: int) -> set[int]:
-        """Forget the links that rest on a signer's vouchers up to `term`; returns them."""
+    def retract(self, key: bytes, term: int, own: int = 0) -> set[int]:
+        """Forget the links that rest on a signer's vouchers up to `term`; returns them.
+
+        A link rests on such a voucher if only it tells its states, or if it stands above one that does: a chain is
+        computed upwards. `own`: links that this node computed; a signer that vouched for one of those, too, takes
+        nothing away.
+        """
         if len(self.retracted) < RETRACTED_MAX or key in self.retracted:
             self.retracted[key] = max(term, self.retracted.get(key, -1))
-        return self.forget({i for i, v in self.vouchers.items() if v.key == key and v.term <= term})
+        void = {i for i, v in self.vouchers.items() if v.key == key and v.term <= term}
+        for index in void:
+            del self.vouchers[index]
+        lowest = min((i for i in void if not own >> i & 1), default=self.count)
+        return self.forget(set(range(lowest, self.count)), own)
 
-    def forget(self, links: set[int]) -> set[int]:
-        """Forget these links, and every state that no remaining voucher holds; returns all links lost by it."""
-        for index in links:
-            self.vouchers.pop(index, None)
+    def forget(self, links: set[int], own: int = 0) -> set[int]:
+        """Forget these links, and every state that neither a remaining voucher nor a link in `own` holds.
+
+        Returns all links that are lost by it.
+        """
         known_before = {i for i in range(self.count) if self.link(i)}
         kept = {0: INITIAL_STATE, self.count: self.digest}
-        for index, voucher in self.vouchers.items():
-            for place in (index, index + 1):
-                kept[place] = voucher.states[place - voucher.first]
+        for index in links:
+            self.vouchers.pop(index, None)
+        for index in known_before - links:
+            if index in self.vouchers or own >> index & 1:
+                kept[index], kept[index + 1] = self.states[index], self.states[index + 1]
         self.states = kept
         return {i for i in known_before if self.link(i) is None} | links

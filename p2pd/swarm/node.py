@@ -12,6 +12,7 @@ from random import Random
 from p2pd.swarm import events as ev
 from p2pd.swarm.announcing import Announcer
 from p2pd.swarm.blob import Blob, Neighbour, Want
+from p2pd.swarm.chain import Chain
 from p2pd.swarm.commands import (
     Blame,
     Close,
@@ -45,7 +46,7 @@ from p2pd.swarm.messages import (
 from p2pd.swarm.pieces import pack, unpack
 from p2pd.swarm.seeding import Seeder
 from p2pd.swarm.settings import Settings
-from p2pd.swarm.state import NEVER, PROVED_TERM, Peer, State
+from p2pd.swarm.state import NEVER, Peer, State
 from p2pd.swarm.uploads import Uploads
 from p2pd.swarm.voucher import Sign, Verify, make_retraction, retraction_holds, voucher_holds
 
@@ -463,9 +464,8 @@ class Node:
         sent: list[Vouch] = []
         for index in range(m.first, min(m.first + min(m.count, LINKS_MAX), blob.geometry.count)):
             if blob.present >> index & 1:
-                term = PROVED_TERM if blob.proven else max(1, blob.term)
                 if index in blob.chain.vouchers or blob.computed >> index & 1:
-                    sent += [v for v in self.state.vouchers_for(blob, index, term) if v not in sent]
+                    sent += [v for v in self.state.vouchers_for(blob, index) if v not in sent]
         for voucher in sent:
             self.state.send(peer.number, voucher)
 
@@ -522,10 +522,7 @@ class Node:
         if len(failures) >= SUSPECT_LINK_AFTER and voucher:
             for node in failures:
                 self.state.avoided.pop(node, None)
-            self.state.out.append(
-                Blame(b"", voucher.key.hex()[:16], "a link that no piece fits", blob.digest, asked.index)
-            )
-            self._void(blob, voucher.key, voucher.term)
+            self._suspect(blob, voucher, asked.index)
 
     def _arrived(self, blob: Blob, index: int, link: tuple[bytes, bytes], voucher: Vouch | None) -> None:
         """A piece is present now: keep it, tell of it, and see whether it was the last."""
@@ -590,18 +587,38 @@ class Node:
         blob = self.state.blobs.get(e.digest)
         if blob is None or blob.chain is None or not blob.pulling >> e.index & 1:
             return
-        before = blob.chain.states.get(e.index)
-        if before is None or not blob.chain.extend(e.index, e.after):
-            self._wrong_bytes(blob)
+        if not self._extend(blob, blob.chain, e):
             return
+        before = blob.chain.states[e.index]
         blob.computed |= 1 << e.index
         self._arrived(blob, e.index, (before, e.after), None)
         self.seeder.stored(blob, e.seconds)
 
+    def _extend(self, blob: Blob, chain: Chain, e: ev.PieceStored) -> bool:
+        """Take in a link that this node computed. Its own computing counts for more than another's voucher."""
+        if e.index in chain.states and not chain.extend(e.index, e.after):
+            if e.index + 1 == chain.count:
+                self._wrong_bytes(blob)
+                return False
+            for link in (e.index, e.index + 1):
+                voucher = chain.vouchers.get(link)
+                if voucher and chain.states.get(e.index + 1, e.after) != e.after:
+                    self._suspect(blob, voucher, link)
+        if e.index in chain.states and chain.extend(e.index, e.after):
+            return True
+        self.seeder.restart(blob)  # what the pull went on from is void
+        return False
+
+    def _suspect(self, blob: Blob, voucher: Vouch, index: int) -> None:
+        """A vouched link is wrong, or computed from wrong bytes: nothing of that signer's counts here any more."""
+        self.state.out.append(Blame(b"", voucher.key.hex()[:16], "a link that no piece fits", blob.digest, index))
+        self._void(blob, voucher.key, voucher.term)
+
     def _wrong_bytes(self, blob: Blob) -> None:
         """The chain that this node pulled misses the digest: upstream sent wrong bytes. Take back what was said."""
         assert blob.geometry and blob.chain
-        retraction = make_retraction(self.state.sign, self.state.key, blob.digest, max(1, blob.term))
+        retraction = make_retraction(self.state.sign, self.state.key, blob.digest, self.state.voucher_term(blob))
+        blob.chain.retract(retraction.key, retraction.term)
         for number in blob.neighbours:
             self.state.send(number, retraction)
         self.announcer.release(blob, "wrong-bytes")
@@ -642,20 +659,23 @@ class Node:
         if not retraction_holds(m, self.state.verify):
             self.state.blame(peer, "a retraction whose signature is wrong", blob)
             return
-        for number in blob.neighbours:
-            if number != peer.number:
-                self.state.send(number, m)
-        self._void(blob, m.key, m.term)
+        lost = self._void(blob, m.key, m.term)
+        if lost or m.key in blob.chain.retracted:  # else it could not be remembered, and would go round for ever
+            for number in blob.neighbours:
+                if number != peer.number:
+                    self.state.send(number, m)
 
-    def _void(self, blob: Blob, key: bytes, term: int) -> None:
+    def _void(self, blob: Blob, key: bytes, term: int) -> int:
+        """Forget what rests on a signer's vouchers; returns those links."""
         assert blob.chain
         lost = 0
-        for index in blob.chain.retract(key, term):
+        for index in blob.chain.retract(key, term, blob.computed):
             lost |= 1 << index
         for asked in list(self.downloads.of_blob(blob.digest)):
             if lost >> asked.index & 1:
                 self.downloads.cancel(asked)
         self._lose_pieces(blob, lost)
+        return lost
 
     def _lose_pieces(self, blob: Blob, pieces: int) -> None:
         lost = blob.lose(pieces)

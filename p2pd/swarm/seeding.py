@@ -77,6 +77,13 @@ class Seeder:
         blob.end_pull()
         self.reveal(blob)
 
+    def restart(self, blob: Blob) -> None:
+        """What the pull went on from is void: end it; `pull_ended` plans anew."""
+        seeding = self._of.get(blob.digest)
+        if seeding and seeding.pulling:
+            blob.end_pull()
+            self._s.out.append(StopPull(blob.digest))
+
     def plan(self, blob: Blob) -> None:
         """Choose the next run of pieces that nobody else has, and pull it."""
         seeding = self._of[blob.digest]

@@ -81,7 +81,12 @@ class State:
             return False
         return until is not None
 
-    def vouchers_for(self, blob: Blob, index: int, term: int) -> tuple[Vouch, ...]:
+    def voucher_term(self, blob: Blob) -> int:
+        """The term of vouchers signed now: the lease's, but above what this node took back."""
+        assert blob.chain
+        return PROVED_TERM if blob.proven else max(blob.term, blob.chain.retracted.get(self.key, 0) + 1)
+
+    def vouchers_for(self, blob: Blob, index: int) -> tuple[Vouch, ...]:
         """The voucher that covers a link, made and signed now if this node computed the link itself."""
         chain = blob.chain
         assert chain and blob.geometry
@@ -100,5 +105,6 @@ class State:
                 end += 1
             states = [chain.states[i] for i in range(start, end + 1)]
             size = blob.geometry.size
+            term = self.voucher_term(blob)
             chain.add(make_voucher(self.sign, self.key, blob.upstream, blob.digest, size, term, start, states))
         return (chain.vouchers[index],)

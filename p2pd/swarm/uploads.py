@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from p2pd.swarm.blob import Blob
 from p2pd.swarm.commands import Count, StopUpload, Upload
 from p2pd.swarm.messages import Have, Refuse, Request
-from p2pd.swarm.state import NEVER, PROVED_TERM, Peer, State
+from p2pd.swarm.state import NEVER, Peer, State
 
 SLOW_FLOOR_S = 0.25  # a transfer is never called slow before this
 RATE_WEIGHT = 0.3  # of the newest transfer in the estimate of our own rate
@@ -160,8 +160,7 @@ class Uploads:
         self._active[(sending.peer, sending.rid)] = sending
         vouchers = ()
         if not sending.linked:
-            term = PROVED_TERM if blob.proven else max(1, blob.term)
-            vouchers = self._s.vouchers_for(blob, sending.index, term)
+            vouchers = self._s.vouchers_for(blob, sending.index)
         self._s.out.append(Upload(sending.peer, sending.rid, sending.digest, sending.index, vouchers))
 
     def _refuse(self, peer: Peer, rid: int, reason: str) -> None:
