@@ -15,9 +15,9 @@ import threading
 import time
 from dataclasses import dataclass
 
-from tests.lab.front.ledger import Entry, Ledger
-from tests.lab.front.limiter import CHUNK_MAX, Limiter
-from tests.lab.front.rules import NO_FAULT, Rule, Rules
+from simulations.lab.front.ledger import Entry, Ledger
+from simulations.lab.front.limiter import CHUNK_MAX, Limiter
+from simulations.lab.front.rules import NO_FAULT, Rule, Rules
 
 HEAD_MAX = 64 * 1024
 BACKLOG = 1024  # a storm of direct pulls must be counted, not refused

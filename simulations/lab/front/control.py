@@ -6,7 +6,7 @@ import json
 import socketserver
 from pathlib import Path
 
-from tests.lab.front.server import Front
+from simulations.lab.front.server import Front
 
 
 class Control(socketserver.ThreadingUnixStreamServer):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, fields
 
-from tests.lab.front.ledger import Entry
+from simulations.lab.front.ledger import Entry
 
 
 @dataclass(slots=True)
