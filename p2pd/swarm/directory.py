@@ -29,6 +29,7 @@ HANDED_OUT = 24  # neighbours in one answer at the most
 MEMBERS_MAX = 20_000
 BLOBS_PER_NODE = 2_048
 BLOBS_MAX = 200_000
+TERM_MAX = 1 << 32  # of a lease that is adopted; grants only count on from it, so the wire's bound is never reached
 
 # Why a node hands back its lease or can't pull.
 REASONS = ("done", "unwanted", "denied", "missing", "unreachable", "busy", "limited", "wrong-bytes", "bad-answer")
@@ -181,7 +182,7 @@ class Directory:
             blob.taken = True
             if known:  # so far a stand-by for it: another directory's lease may still be named
                 blob.quiet_until = now + NEW_S
-        if a.term:
+        if 0 < a.term <= TERM_MAX:
             out += self._adopt(blob, node, a, now)
         if blob.lease is None and a.wanting:
             out += self._grant(blob, now)

@@ -463,9 +463,8 @@ class Node:
             return
         sent: list[Vouch] = []
         for index in range(m.first, min(m.first + min(m.count, LINKS_MAX), blob.geometry.count)):
-            if blob.present >> index & 1:
-                if index in blob.chain.vouchers or blob.computed >> index & 1:
-                    sent += [v for v in self.state.vouchers_for(blob, index) if v not in sent]
+            if blob.present >> index & 1 and (index in blob.chain.vouchers or blob.computed >> index & 1):
+                sent += [v for v in self.state.vouchers_for(blob, index) if v not in sent]
         for voucher in sent:
             self.state.send(peer.number, voucher)
 
@@ -617,7 +616,9 @@ class Node:
     def _wrong_bytes(self, blob: Blob) -> None:
         """The chain that this node pulled misses the digest: upstream sent wrong bytes. Take back what was said."""
         assert blob.geometry and blob.chain
-        retraction = make_retraction(self.state.sign, self.state.key, blob.digest, self.state.voucher_term(blob))
+        signed = (v.term for v in blob.chain.vouchers.values() if v.key == self.state.key)
+        term = max(self.state.voucher_term(blob), *signed, 0)
+        retraction = make_retraction(self.state.sign, self.state.key, blob.digest, term)
         blob.chain.retract(retraction.key, retraction.term)
         for number in blob.neighbours:
             self.state.send(number, retraction)

@@ -85,7 +85,7 @@ class World:
         self.settings = settings or Settings()
         self.servers = [Server(Directory(Random(seed + 7 + i), self.now - 10)) for i in range(trackers)]
         self.hosts: list[Host] = []
-        for number in range(count):
+        for _ in range(count):
             self.add_host(rate)
 
     def add_host(self, rate: float) -> Host:
