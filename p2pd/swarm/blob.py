@@ -173,14 +173,6 @@ class Blob:
             pieces |= neighbour.have
         return pieces
 
-    def recount(self) -> None:
-        """Count anew what the neighbours have: after a time in which it did not matter."""
-        assert self.geometry
-        self.counts = [0] * self.geometry.count
-        self.levels = [self.geometry.all]
-        for neighbour in self.neighbours.values():
-            self._shift(neighbour.have, 1)
-
     def rarest(self, pieces: int, random: Random) -> int:
         """A member of `pieces` that the fewest neighbours have."""
         for level in self.levels:
