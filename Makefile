@@ -15,7 +15,7 @@ RUN_OPTIONS ?=
 CONTROL_OPTION :=
 else
 RUN_OPTIONS ?= --set node.state_dir=$(LAB)/state --set node.control=$(LAB)/control.sock
-CONTROL_OPTION := --control $(LAB)/control.sock
+CONTROL_OPTION = $() --control $(LAB)/control.sock
 endif
 
 .PHONY: help install apt run test demo bench lint lock clean
@@ -41,9 +41,10 @@ run: install ## start a node with its defaults, and print the ctr line to try
 	@mkdir -p $(LAB)
 	@$(BIN)/p2pd hosts install $(RUN_OPTIONS) --certs-dir $(LAB)/certs.d --containerd-config /dev/null \
 		>$(LAB)/hosts.log 2>&1 || { cat $(LAB)/hosts.log >&2; exit 1; }
-	@echo 'In another terminal, as root, once the node says that its mirror is up:'
+	@echo 'Once the log says "mirror on ...", try in another terminal, as root:'
 	@echo '    ctr images pull --hosts-dir $(LAB)/certs.d $(IMAGE)'
-	@echo 'and to look at the node, or to end it: $(BIN)/p2pd status $(CONTROL_OPTION), Ctrl-C'
+	@echo 'To look at the node (Ctrl-C here ends it):'
+	@echo '    $(CURDIR)/$(BIN)/p2pd status$(CONTROL_OPTION)'
 	@echo
 	@exec $(BIN)/p2pd run $(RUN_OPTIONS)
 
