@@ -26,6 +26,7 @@ from p2pd.upstream.config import UpstreamConfig
 from p2pd.upstream.errors import AddressRefused, BadAnswer, Unreachable, UpstreamError
 from p2pd.upstream.urls import Origin, is_private_address, names_private_host, origin
 
+READ_SIZE = 256 * 1024  # bytes asked of the socket at a time
 CONNECT_TIMEOUT_S = 5.0  # for each of: TCP, the TLS handshake
 READ_TIMEOUT_S = 20.0  # without one byte, in headers or body: then a resume elsewhere is better
 CLOSE_TIMEOUT_S = 1.0  # for the goodbye of a connection that is given up
@@ -178,6 +179,33 @@ class Transport:
         await self._transport.aclose()
 
 
+class _WideStream(httpcore.AsyncNetworkStream):
+    """Reads READ_SIZE bytes at a time where httpcore would read 64 KiB: a fast body costs a third less CPU so."""
+
+    def __init__(self, inner: httpcore.AsyncNetworkStream) -> None:
+        self._inner = inner
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+        return await self._inner.read(max(max_bytes, READ_SIZE), timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        await self._inner.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> httpcore.AsyncNetworkStream:
+        return _WideStream(await self._inner.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+
 class _GuardedBackend(httpcore.AsyncNetworkBackend):
     """Connects; checks the addresses of hosts other than the registry's own, between look-up and connect, so that a
     name can't change its address after the check (DNS rebinding)."""
@@ -208,15 +236,16 @@ class _GuardedBackend(httpcore.AsyncNetworkBackend):
         if (host, port) == self._home[1:]:
             stream = await self._inner.connect_tcp(host, port, timeout, local_address, socket_options)
             self._open = self._open or self._private(stream.get_extra_info("server_addr")[0])
-            return stream
+            return _WideStream(stream)
         if not self.refuses(host):
-            return await self._inner.connect_tcp(host, port, timeout, local_address, socket_options)
+            return _WideStream(await self._inner.connect_tcp(host, port, timeout, local_address, socket_options))
         addresses = await self._public_addresses(host, port)
         share = None if timeout is None else timeout / len(addresses)
         for address in addresses[:-1]:
             with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
-                return await self._inner.connect_tcp(address, port, share, local_address, socket_options)
-        return await self._inner.connect_tcp(addresses[-1], port, share, local_address, socket_options)
+                return _WideStream(await self._inner.connect_tcp(address, port, share, local_address, socket_options))
+        stream = await self._inner.connect_tcp(addresses[-1], port, share, local_address, socket_options)
+        return _WideStream(stream)
 
     async def _public_addresses(self, host: str, port: int) -> list[str]:
         try:
