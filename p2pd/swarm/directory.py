@@ -29,6 +29,7 @@ HANDED_OUT = 24  # neighbours in one answer at the most
 MEMBERS_MAX = 20_000
 BLOBS_PER_NODE = 2_048
 BLOBS_MAX = 200_000
+HOLDS_MAX = 1_000  # registries that asked to wait, at a time: far more than a fleet uses
 TERM_MAX = 1 << 32  # of a lease that is adopted; grants only count on from it, so the wire's bound is never reached
 
 # Why a node hands back its lease or can't pull.
@@ -50,6 +51,8 @@ class Member:
     primary: bool = False
     failed_until: float = -1.0
     failure: str = ""
+    told_until: float = -1.0  # the `failed_until` of which it was told that everybody has failed
+    place: int = 0  # in the blob's `order`
 
 
 @dataclass(slots=True)
@@ -220,7 +223,7 @@ class Directory:
             member.failure, member.failed_until = r.reason, now + FAILURE_S
         if r.reason == "limited":
             member.failed_until = now + r.retry_s
-            self._holds[blob.upstream] = max(self._holds.get(blob.upstream, 0.0), now + r.retry_s)
+            self._hold(blob.upstream, now + r.retry_s, now)
         if r.reason == "wrong-bytes":
             blob.wrong += 1
         if r.reason == "unwanted":
@@ -232,12 +235,20 @@ class Directory:
             self._set_lease(blob, None)
         return self._grant(blob, now) if blob.lease is None else []
 
+    def _hold(self, upstream: str, until: float, now: float) -> None:
+        """A registry asked to wait: nobody is sent there before."""
+        self._holds = {name: end for name, end in self._holds.items() if end > now}
+        if upstream in self._holds or len(self._holds) < HOLDS_MAX:
+            self._holds[upstream] = max(self._holds.get(upstream, 0.0), until)
+
     # -- leases -----------------------------------------------------------------------------------------------------
 
     def _grant(self, blob: Blob, now: float) -> Outgoing:
         """Give the lease to the wanter at whom it costs least; or say that every wanter has failed."""
+        if now < blob.quiet_until or now < self._started + NEW_S:
+            return []
         wanters = [(node, m) for node, m in blob.members.items() if m.wanting and m.primary]
-        if not wanters or now < blob.quiet_until or now < self._started + NEW_S:
+        if not wanters:
             return []
         if blob.wrong >= WRONG_BYTES_MAX:
             blob.wrong = 0
@@ -256,9 +267,9 @@ class Directory:
         if not able:
             if any(m.failed_until <= now for _, m in wanters):
                 return []  # somebody has not failed: it may become able, or somebody else may come
-            return [(node, self._answer(blob, node, 0, now)) for node, _ in wanters]
+            return self._tell_failure(blob, wanters, now)
         node = min(able, key=lambda e: (self._leases_of.get(e[0], 0), not e[1].waiting, self._random.random()))[0]
-        if self._leases_of.get(node, 0) and now >= self._started + NEW_S:
+        if self._leases_of.get(node, 0):
             if blob.gather_until < 0:
                 blob.gather_until = now + GATHER_S
             if now < blob.gather_until:
@@ -269,6 +280,13 @@ class Directory:
         self._set_lease(blob, Lease(node, blob.term, 0, now, 0.0))
         answer = self._answer(blob, node, HANDED_OUT, now, fresh=fresh)
         return [(node, answer)]
+
+    def _tell_failure(self, blob: Blob, wanters: list[tuple[bytes, Member]], now: float) -> Outgoing:
+        """Every wanter has failed: each is told once, not at each announce of another."""
+        untold = [(node, m) for node, m in wanters if m.told_until != m.failed_until]
+        for _, member in untold:
+            member.told_until = member.failed_until
+        return [(node, self._answer(blob, node, 0, now)) for node, _ in untold]
 
     def _lost_at(self, blob: Blob, lease: Lease) -> float:
         allowance = max(PROGRESS_S, PROGRESS_LINKS * lease.link_s)
@@ -318,16 +336,17 @@ class Directory:
         if node not in blob.members:
             if len(blob.members) >= MEMBERS_MAX or len(self._blobs_of[node]) >= BLOBS_PER_NODE:
                 return None if blob.members else self._blobs.pop(digest) and None
-            blob.members[node] = Member()
+            blob.members[node] = Member(place=len(blob.order))
             blob.order.append(node)
             self._blobs_of[node].add(digest)
         return blob
 
     def _remove(self, blob: Blob, node: bytes, now: float) -> Outgoing:
-        del blob.members[node]
-        place = blob.order.index(node)
-        blob.order[place] = blob.order[-1]
-        blob.order.pop()
+        place = blob.members.pop(node).place
+        last = blob.order.pop()
+        if last != node:
+            blob.order[place] = last
+            blob.members[last].place = place
         self._blobs_of.get(node, set()).discard(blob.digest)
         out: Outgoing = []
         if blob.lease and blob.lease.holder == node:
