@@ -40,8 +40,9 @@ class Node:
 
     def on_piece_started(self, rid: int) -> None: ...
     def on_piece(self, rid: int, held: bool) -> None: ...
+    def on_overtaken(self, rid: int) -> None: ...
     def on_sink_failed(self, rid: int, error: Exception) -> None: ...
-    def on_received(self, count: int) -> None: ...
+    def on_received(self, rid: int, count: int) -> None: ...
     def on_sent(self, outgoing: Outgoing, whole: bool) -> None: ...
     def link_of(self, rid: int) -> tuple[bytes, bytes] | None:
         return None
@@ -82,11 +83,11 @@ class Tracker:
             if self._strangers >= HANDSHAKES_MAX or len(self._nodes) >= NODES_MAX:
                 await stream.aclose()
                 continue
+            self._strangers += 1
             nursery.start_soon(self._converse, PlainTransport(stream.socket))
 
     async def _converse(self, transport: PlainTransport) -> None:
         frames = FrameReader(transport)
-        self._strangers += 1
         try:
             _, contact = await shake_hands(transport, frames, self._hello)
         except (ConnectionLost, ProtocolError) as error:

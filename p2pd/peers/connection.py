@@ -1,4 +1,4 @@
-"""One live connection: a task that reads, a task that writes, and a word now and then so that silence means death.
+"""One live connection: a task that reads, a task that writes, and one that keeps an eye on both.
 
 Frames go out in order of being queued, before the next run of a piece; pieces go out one after another in runs, so that
 a cancelled one stops at the next run. Errors of the other side end the connection and nothing else.
@@ -7,7 +7,7 @@ a cancelled one stops at the next run. Errors of the other side end the connecti
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,12 +17,14 @@ from p2pd.peers.frames import FrameReader
 from p2pd.peers.incoming import Incoming
 from p2pd.peers.transport import ConnectionLost, PlainTransport
 from p2pd.ratelimit import RateLimit
-from p2pd.swarm.messages import RUN_SIZE_MAX, Message, Ping, ProtocolError, Run, encode
+from p2pd.swarm.messages import RUN_SIZE_MAX, Hello, Message, Ping, ProtocolError, Run, encode
 
-PING_S = 5.0  # say something at least this often
+WATCH_S = 5.0  # say something at least this often, and look so often whether the other side moves
 SILENCE_S = 20.0  # nothing heard for so long: the other side is dead
+DRAIN_MIN = 64 * 1024  # bytes that the other side takes within WATCH_S while it is sent something: slower ones are cut
 QUEUE_BYTES_MAX = 4 * 1024 * 1024  # of frames waiting to go out: a peer that does not read them is cut
-EXPECTED_MAX = 256  # requests out at one peer
+ABANDONED_MAX = 1024  # requests of which something may still come, oldest forgotten first
+FRAMES_WAIT_S = 0.1  # while the rate limit holds back the next run, frames wait no longer than this
 
 
 class Source(Protocol):
@@ -47,12 +49,28 @@ class Outgoing:
 class Handler(Protocol):
     """What a connection tells its owner. Synchronous: the owner's task is the connection's own."""
 
-    def on_message(self, message: Message) -> None: ...
+    def on_message(self, message: Message) -> None:
+        """Anything but Hello, Ping and Run."""
+        ...
+
     def on_piece_started(self, rid: int) -> None: ...
-    def on_piece(self, rid: int, held: bool) -> None: ...
+
+    def on_piece(self, rid: int, held: bool) -> None:
+        """The piece is whole, and on the disk if its link held."""
+        ...
+
+    def on_overtaken(self, rid: int) -> None:
+        """Given up here, since another request brings the same piece."""
+        ...
+
     def on_sink_failed(self, rid: int, error: Exception) -> None: ...
-    def on_received(self, count: int) -> None: ...
-    def on_sent(self, outgoing: Outgoing, whole: bool) -> None: ...
+
+    def on_received(self, rid: int, count: int) -> None: ...
+
+    def on_sent(self, outgoing: Outgoing, whole: bool) -> None:
+        """An upload is over; it may well be after the connection's end."""
+        ...
+
     def link_of(self, rid: int) -> tuple[bytes, bytes] | None: ...
 
 
@@ -77,10 +95,12 @@ class Connection:
         self._queue: deque[bytes] = deque()
         self._queued = 0
         self._uploads: deque[Outgoing] = deque()
-        self._expected: dict[int, Incoming | None] = {}  # None: abandoned, its runs are thrown away
+        self._expected: dict[int, Incoming] = {}
+        self._abandoned: dict[int, int] = {}  # rid -> bytes that may still come of it
         self._wake = trio.Event()
-        self._scope: trio.CancelScope | None = None
+        self._scope = trio.CancelScope()
         self._why = ""
+        self._is_over = False
         self.bytes_in = 0
         self.bytes_out = 0
 
@@ -97,19 +117,24 @@ class Connection:
 
     def expect(self, incoming: Incoming) -> None:
         """A request is about to go out: this is where its piece goes."""
-        if len(self._expected) >= EXPECTED_MAX:
-            for rid in [rid for rid, entry in self._expected.items() if entry is None]:
-                del self._expected[rid]
         self._expected[incoming.rid] = incoming
 
-    def abandon(self, rid: int) -> None:
-        """Throw away what still comes of a request."""
-        if rid in self._expected:
-            self._expected[rid] = None
+    def abandon(self, rid: int, length: int = 0) -> None:
+        """Throw away what still comes of a request; `length`: at most so many bytes, of one that is not expected."""
+        incoming = self._expected.pop(rid, None)
+        if incoming:
+            length = incoming.length - incoming.received
+            incoming.abandon()
+        if length:
+            self._abandoned[rid] = length
+            if len(self._abandoned) > ABANDONED_MAX:
+                del self._abandoned[next(iter(self._abandoned))]
 
     def upload(self, outgoing: Outgoing) -> None:
         self._uploads.append(outgoing)
         self._wake.set()
+        if self._is_over:
+            self._end_uploads()
 
     def stop_upload(self, rid: int) -> None:
         for outgoing in self._uploads:
@@ -120,55 +145,60 @@ class Connection:
     def close(self, why: str) -> None:
         """End it, from whatever task; `run` returns soon after."""
         self._why = self._why or why
-        if self._scope:
-            self._scope.cancel()
+        self._scope.cancel()
 
     # -- the tasks --------------------------------------------------------------------------------------------------
 
     async def run(self) -> str:
         """Until the connection ends; says why it did. Never raises for what the other side did."""
-        with trio.CancelScope() as self._scope:
-            if self._why:
-                self._scope.cancel()
-            async with trio.open_nursery() as nursery:
-                for task in (self._read, self._write, self._ping):
-                    nursery.start_soon(self._guarded, task, nursery.cancel_scope)
-        for incoming in self._expected.values():
-            if incoming:
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    for task in (self._read, self._write, self._watch):
+                        nursery.start_soon(self._guarded, task)
+        finally:
+            self._is_over = True
+            for incoming in self._expected.values():
                 incoming.close()
-        for outgoing in self._uploads:
-            self._finish(outgoing)
-        self._uploads.clear()
-        self._transport.close()
+            self._expected.clear()
+            self._transport.close()
+            self._end_uploads()
         return self._why or "closed"
 
-    async def _guarded(self, task: Callable, scope: trio.CancelScope) -> None:
+    async def _guarded(self, task: Callable[[], Awaitable[None]]) -> None:
         try:
             await task()
         except (ConnectionLost, ProtocolError) as error:
-            self._why = self._why or str(error)
-            scope.cancel()
+            self.close(str(error))
+
+    def _end_uploads(self) -> None:
+        while self._uploads:  # telling the owner of one may bring another
+            self._finish(self._uploads.popleft())
+
+    def _finish(self, outgoing: Outgoing) -> None:
+        outgoing.source.close()
+        self._handler.on_sent(outgoing, outgoing.sent == outgoing.length)
+
+    # -- reading ----------------------------------------------------------------------------------------------------
 
     async def _read(self) -> None:
-        heard = trio.CancelScope(deadline=trio.current_time() + SILENCE_S)
-        with heard:
-            while True:
-                message = await self._frames.message()
-                if isinstance(message, Run):
-                    await self._run_came(message)
-                elif not isinstance(message, Ping):
-                    self._handler.on_message(message)
-                heard.deadline = trio.current_time() + SILENCE_S
-        raise ConnectionLost(f"silent for {SILENCE_S:g} s")
+        while True:
+            message = await self._frames.message()
+            if isinstance(message, Run):
+                await self._run_came(message)
+            elif isinstance(message, Hello):
+                raise ProtocolError("Hello twice")
+            elif not isinstance(message, Ping):
+                self._handler.on_message(message)
 
     async def _run_came(self, run: Run) -> None:
         await self._down.ready()
+        incoming = self._expected.get(run.rid)
+        if incoming is None:
+            self._charge(run)
         self.bytes_in += run.length
-        self._handler.on_received(run.length)
+        self._handler.on_received(run.rid, run.length)
         self._down.spend(run.length)
-        if run.rid not in self._expected:
-            raise ProtocolError("a piece that nobody asked for")
-        incoming = self._expected[run.rid]
         if incoming is None:
             await self._frames.skip(run.length)
             return
@@ -178,18 +208,34 @@ class Connection:
                 raise ProtocolError("a piece whose link no voucher covers")
             incoming.begin(link)
             self._handler.on_piece_started(run.rid)
+        await self._take(incoming, run)
+
+    def _charge(self, run: Run) -> None:
+        """A run of something that was asked for once, and is not wanted any more: no more of it than was asked for."""
+        left = self._abandoned.get(run.rid, 0) - run.length
+        if left < 0:
+            raise ProtocolError("a piece that nobody asked for")
+        self._abandoned[run.rid] = left
+        if not left:
+            del self._abandoned[run.rid]
+
+    async def _take(self, incoming: Incoming, run: Run) -> None:
         try:
             await incoming.take_run(run, self._frames)
         except self._sink_errors as error:
-            incoming.close()
-            self._expected[run.rid] = None
             self._handler.on_sink_failed(run.rid, error)
             raise ConnectionLost("this node can't store the piece") from None
-        if self._expected.get(run.rid) is None:
-            incoming.close()  # abandoned meanwhile
+        if incoming.is_abandoned:
+            return
+        if incoming.is_overtaken:
+            self.abandon(run.rid)
+            self._handler.on_overtaken(run.rid)
         elif incoming.whole:
             del self._expected[run.rid]
-            self._handler.on_piece(run.rid, incoming.holds())
+            self._handler.on_piece(run.rid, incoming.held)
+            incoming.close()
+
+    # -- writing ----------------------------------------------------------------------------------------------------
 
     async def _write(self) -> None:
         while True:
@@ -210,20 +256,29 @@ class Connection:
                 await self._wake.wait()
 
     async def _send_run(self, outgoing: Outgoing) -> None:
+        with trio.move_on_after(FRAMES_WAIT_S) as waiting:
+            await self._up.ready()
+        if waiting.cancelled_caught:
+            return
         count = min(RUN_SIZE_MAX, outgoing.length - outgoing.sent)
-        await self._up.ready()
+        self._up.spend(count)
         await self._transport.send_all(encode(Run(outgoing.rid, outgoing.sent, count)), more=True)
         await self._transport.send_file(outgoing.source.fileno(), outgoing.offset + outgoing.sent, count)
-        self._up.spend(count)
         outgoing.sent += count
         self.bytes_out += count
 
-    def _finish(self, outgoing: Outgoing) -> None:
-        outgoing.source.close()
-        self._handler.on_sent(outgoing, outgoing.sent == outgoing.length)
+    # -- watching ---------------------------------------------------------------------------------------------------
 
-    async def _ping(self) -> None:
+    async def _watch(self) -> None:
+        transport, acknowledged = self._transport, 0
         while True:
-            await trio.sleep(PING_S)
+            await trio.sleep(WATCH_S)
+            now = trio.current_time()
+            if transport.receiving_since is not None and now - transport.receiving_since >= SILENCE_S:
+                raise ConnectionLost(f"silent for {SILENCE_S:g} s")
+            before, acknowledged = acknowledged, transport.acknowledged()
+            is_blocked = transport.sending_since is not None and now - transport.sending_since >= WATCH_S
+            if is_blocked and acknowledged - before < DRAIN_MIN:
+                raise ConnectionLost(f"took less than {DRAIN_MIN // 1024} KiB in {WATCH_S:g} s")
             if not self._queue:
                 self.send(Ping())

@@ -9,11 +9,14 @@ from __future__ import annotations
 from p2pd.peers.transport import ConnectionLost, PlainTransport
 from p2pd.swarm.messages import FRAME_HEADER, FRAME_SIZE_MAX, Message, ProtocolError, decode
 
-BUFFER_SIZE = 64 * 1024  # bytes read ahead; grows up to one frame where a larger one comes
+# Bytes read ahead. Small, since each connection has one (a tracker: 10,000), and since what is read of a piece in this
+# way is copied once more. It grows to one frame where a larger one comes, and shrinks again behind it.
+BUFFER_SIZE = 4 * 1024
+SKIP_SIZE = 64 * 1024  # bytes thrown away at a time
 
 
 class FrameReader:
-    """One connection's incoming side."""
+    """One connection's incoming side. After an error or a cancelled `message` the stream can't be used further."""
 
     def __init__(self, transport: PlainTransport) -> None:
         self._transport = transport
@@ -33,7 +36,7 @@ class FrameReader:
             return decode(view[begin : begin + length])
 
     async def raw_into(self, view: memoryview) -> int:
-        """Some of the raw bytes behind a Run: at least one."""
+        """Some of the raw bytes behind a Run: at least one. If it is cancelled, no byte is lost."""
         ready = min(self._end - self._start, len(view))
         if ready:
             view[:ready] = memoryview(self._buffer)[self._start : self._start + ready]
@@ -43,23 +46,25 @@ class FrameReader:
 
     async def skip(self, count: int) -> None:
         """Throw raw bytes away."""
-        while count:
-            ready = min(self._end - self._start, count)
-            self._start += ready
-            count -= ready
-            if count:
-                self._start = self._end = 0
-                space = memoryview(self._buffer)[: min(count, len(self._buffer))]
-                self._end = await self._transport.receive_into(space)
+        ready = min(self._end - self._start, count)
+        self._start += ready
+        count -= ready
+        if count:
+            space = memoryview(bytearray(min(count, SKIP_SIZE)))
+            while count:
+                count -= await self._transport.receive_into(space[: min(count, len(space))])
 
     async def _need(self, count: int) -> None:
+        if self._end - self._start >= count:
+            return
+        size = max(count, BUFFER_SIZE)
+        if self._start + count > len(self._buffer) or len(self._buffer) > size:
+            rest = self._buffer[self._start : self._end]
+            if len(self._buffer) != size:
+                self._buffer = bytearray(size)
+            self._buffer[: len(rest)] = rest
+            self._start, self._end = 0, len(rest)
         while self._end - self._start < count:
-            if self._start:
-                self._buffer[: self._end - self._start] = self._buffer[self._start : self._end]
-                self._end -= self._start
-                self._start = 0
-            if len(self._buffer) < count:
-                self._buffer.extend(bytes(count - len(self._buffer)))
             self._end += await self._transport.receive_into(memoryview(self._buffer)[self._end :])
 
 

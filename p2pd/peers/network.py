@@ -6,28 +6,32 @@ side end one connection; everything else is our own bug and passes through.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable
 from typing import Protocol
 
 import trio
 
-from p2pd.peers.buffers import Buffers
 from p2pd.peers.connection import Connection, Outgoing, Source
 from p2pd.peers.frames import FrameReader
 from p2pd.peers.handshake import shake_hands
-from p2pd.peers.incoming import Incoming, Sink
+from p2pd.peers.incoming import Incoming, Intake, Sink
 from p2pd.peers.transport import ConnectionLost, PlainTransport, dial
 from p2pd.ratelimit import RateLimit
 from p2pd.swarm import commands as cmd
 from p2pd.swarm import events as ev
-from p2pd.swarm.messages import Contact, GetTag, Hello, Message, ProtocolError, TagIs
+from p2pd.swarm.messages import Cancel, Contact, GetTag, Hello, Message, ProtocolError, Refuse, TagIs
+from p2pd.swarm.pieces import PIECE_SIZE_MAX
 
 log = logging.getLogger(__name__)
 
 DIAL_TIMEOUT_S = 5.0
+DIALS_MAX = 12  # at a time
+DIALS_WAITING_MAX = 256  # behind them; more contacts are passed over, since directories name them again
 HANDSHAKES_MAX = 64  # strangers that have not said hello yet
 TRACKER_RETRY_S = (0.25, 5.0)  # the first pause after a tracker is lost, and the longest
+TRACKER_STEADY_S = 10.0  # a connection that lasted so long was a good one: the pauses begin anew
 ACCEPT_PAUSE_S = 0.1  # when the process has no descriptor left
 
 
@@ -69,7 +73,6 @@ class Peer:
         self.contact = contact
         self.digests: dict[int, bytes] = {}  # rid -> what was asked for
         self.connection: Connection | None = None
-        self._last: bytes = b""
 
     def on_message(self, message: Message) -> None:
         if isinstance(message, (GetTag, TagIs)):
@@ -78,19 +81,24 @@ class Peer:
             self.network.post(ev.Received(self.number, message))
 
     def on_piece_started(self, rid: int) -> None:
-        self._last = self.digests.get(rid, b"")
         self.network.post(ev.PieceStarted(self.number, rid))
 
     def on_piece(self, rid: int, held: bool) -> None:
         self.digests.pop(rid, None)
         self.network.post(ev.PieceChecked(self.number, rid, held))
 
+    def on_overtaken(self, rid: int) -> None:
+        """To the core it is as if the peer had refused, for the moment."""
+        self.digests.pop(rid, None)
+        self.network.send(self.number, Cancel(rid))
+        self.network.post(ev.Received(self.number, Refuse(rid, "busy", 0)))
+
     def on_sink_failed(self, rid: int, error: Exception) -> None:
         digest = self.digests.pop(rid, b"")
         self.network.files.sink_failed(digest, error)
 
-    def on_received(self, count: int) -> None:
-        self.network.meter.from_peer(self._last, count, self.contact.zone)
+    def on_received(self, rid: int, count: int) -> None:
+        self.network.meter.from_peer(self.digests.get(rid, b""), count, self.contact.zone)
 
     def on_sent(self, outgoing: Outgoing, whole: bool) -> None:
         self.network.meter.to_peer(outgoing.sent, self.contact.zone)
@@ -123,7 +131,8 @@ class Network:
         self.on_tag_message: Callable[[int, Message], None] = lambda peer, message: None
         self._nursery = nursery
         self._up, self._down = RateLimit(upload_limit), RateLimit(download_limit)
-        self._buffers = Buffers()
+        self._intake = Intake()
+        self._dials = trio.CapacityLimiter(DIALS_MAX)
         self._peers: dict[int, Peer] = {}
         self._next_number = 1
         self._dialling: set[bytes] = set()
@@ -159,7 +168,7 @@ class Network:
         return (peer.connection.bytes_in, peer.connection.bytes_out) if peer and peer.connection else (0, 0)
 
     def _connect(self, c: cmd.Connect) -> None:
-        if c.contact.node_id not in self._dialling:
+        if c.contact.node_id not in self._dialling and len(self._dialling) < DIALS_MAX + DIALS_WAITING_MAX:
             self._dialling.add(c.contact.node_id)
             self._nursery.start_soon(self._dial, c.contact)
 
@@ -169,17 +178,22 @@ class Network:
             peer.connection.close(c.why)
 
     def _fetch(self, c: cmd.Fetch) -> None:
-        peer, file = self._peers.get(c.peer), self.files.sink(c.digest)
+        peer = self._peers.get(c.peer)
         if peer is None or peer.connection is None:
             return
-        if file is None:
-            return  # the blob can't arrive: its failure is on its way to the core
+        file = self.files.sink(c.digest)
+        if file is None:  # the blob's failure is on its way to the core, the request on its way to the peer
+            peer.connection.abandon(c.rid, PIECE_SIZE_MAX)
+            return
         sink, size, piece_size = file
         offset = c.index * piece_size
         length = min(piece_size, size - offset)
+        if length == 0:  # no run will come of an empty blob, and none is needed
+            self.post(ev.PieceChecked(c.peer, c.rid, c.digest == hashlib.sha256().digest()))
+            return
         peer.digests[c.rid] = c.digest
         last = offset + length == size
-        peer.connection.expect(Incoming(c.rid, sink, offset, length, last, self._buffers))
+        peer.connection.expect(Incoming(c.rid, (c.digest, c.index), sink, offset, length, last, self._intake))
 
     def _abandon(self, c: cmd.Abandon) -> None:
         peer = self._peers.get(c.peer)
@@ -191,8 +205,9 @@ class Network:
         peer = self._peers.get(c.peer)
         if peer is None or peer.connection is None:
             return
-        file = self.files.source(c.digest)
+        file = self._source(c.digest)
         if file is None:
+            peer.connection.send(Refuse(c.rid, "absent", 0))
             self.post(ev.UploadDone(c.peer, c.rid, 0, False))
             return
         source, size, piece_size = file
@@ -200,6 +215,19 @@ class Network:
         for voucher in c.vouchers:
             peer.connection.send(voucher)
         peer.connection.upload(Outgoing(c.rid, source, offset, min(piece_size, size - offset)))
+
+    def _source(self, digest: bytes) -> tuple[Source, int, int] | None:
+        """The blob's file, really open: what fails later than here could only be told by a lost connection."""
+        file = self.files.source(digest)
+        if file is None:
+            return None
+        try:
+            file[0].fileno()
+        except self.files.sink_errors as error:
+            log.error("sha256:%s can't be sent: %s", digest.hex(), error)
+            file[0].close()
+            return None
+        return file
 
     def _stop_upload(self, c: cmd.StopUpload) -> None:
         peer = self._peers.get(c.peer)
@@ -225,10 +253,10 @@ class Network:
             if self._strangers >= HANDSHAKES_MAX:
                 await stream.aclose()
                 continue
+            self._strangers += 1
             self._nursery.start_soon(self._inbound, PlainTransport(stream.socket))
 
     async def _inbound(self, transport: PlainTransport) -> None:
-        self._strangers += 1
         frames = FrameReader(transport)
         try:
             hello, contact = await shake_hands(transport, frames, self.hello)
@@ -241,46 +269,51 @@ class Network:
         await self._converse(transport, frames, contact, hello.key, outbound=False)
 
     async def _dial(self, contact: Contact) -> None:
-        transport = None
         try:
-            transport = await dial(contact.host, contact.port, DIAL_TIMEOUT_S)
-            frames = FrameReader(transport)
-            hello, found = await shake_hands(transport, frames, self.hello)
+            async with self._dials:
+                transport, frames, found, key = await self._call(contact.host, contact.port)
             if found.node_id != contact.node_id:
+                transport.close()
                 raise ConnectionLost("another node answers at that address")
         except (ConnectionLost, ProtocolError) as error:
             log.debug("peer %s at %s:%d: %s", contact.name, contact.host, contact.port, error)
-            if transport:
-                transport.close()
             self._dialling.discard(contact.node_id)
             self.post(ev.ConnectFailed(contact.node_id))
             return
         self._dialling.discard(contact.node_id)
-        await self._converse(transport, frames, found, hello.key, outbound=True)
+        await self._converse(transport, frames, found, key, outbound=True)
+
+    async def _call(self, host: str, port: int) -> tuple[PlainTransport, FrameReader, Contact, bytes]:
+        """Dial and shake hands. ConnectionLost, ProtocolError."""
+        transport = await dial(host, port, DIAL_TIMEOUT_S)
+        frames = FrameReader(transport)
+        try:
+            hello, contact = await shake_hands(transport, frames, self.hello)
+        except BaseException:
+            transport.close()
+            raise
+        return transport, frames, contact, hello.key
 
     async def keep_tracker(self, place: int, host: str, port: int) -> None:
         """Stay connected with one tracker, for ever."""
         address = f"{host}:{port}"
         pause = TRACKER_RETRY_S[0]
         while True:
-            transport = None
             try:
-                transport = await dial(host, port, DIAL_TIMEOUT_S)
-                frames = FrameReader(transport)
-                hello, contact = await shake_hands(transport, frames, self.hello)
+                transport, frames, contact, key = await self._call(host, port)
             except (ConnectionLost, ProtocolError) as error:
                 if self.trackers.get(address) != str(error):
                     log.warning("tracker %s: %s", address, error)
                 self.trackers[address] = str(error)
-                if transport:
-                    transport.close()
             else:
                 log.info("tracker %s: connected", address)
                 self.trackers[address] = "connected"
-                pause = TRACKER_RETRY_S[0]
-                why = await self._converse(transport, frames, contact, hello.key, outbound=True, tracker=place)
+                connected_at = trio.current_time()
+                why = await self._converse(transport, frames, contact, key, outbound=True, tracker=place)
                 self.trackers[address] = why
                 log.warning("tracker %s: %s", address, why)
+                if trio.current_time() - connected_at >= TRACKER_STEADY_S:
+                    pause = TRACKER_RETRY_S[0]
             await trio.sleep(pause)
             pause = min(2 * pause, TRACKER_RETRY_S[1])
 
