@@ -13,7 +13,7 @@ import trio
 from p2pd.fleet import NodeKey
 from p2pd.peers.connection import Connection, Outgoing
 from p2pd.peers.frames import FrameReader
-from p2pd.peers.handshake import shake_hands
+from p2pd.peers.handshake import Doorstep
 from p2pd.peers.transport import ConnectionLost, PlainTransport
 from p2pd.ratelimit import RateLimit
 from p2pd.swarm.directory import Directory
@@ -55,7 +55,7 @@ class Tracker:
         self._directory = Directory(Random(SystemRandom().random()), trio.current_time())
         self._nodes: dict[bytes, Node] = {}
         self._hello = Hello(PROTOCOL_VERSION, NodeKey.generate().public, "tracker", "", "", 0, fleet)
-        self._strangers = 0
+        self._doorstep = Doorstep(HANDSHAKES_MAX)
 
     def summary(self) -> dict[str, int]:
         return self._directory.summary()
@@ -80,22 +80,18 @@ class Tracker:
                 log.warning("can't accept a node: %s", error.strerror)
                 await trio.sleep(ACCEPT_PAUSE_S)
                 continue
-            if self._strangers >= HANDSHAKES_MAX or len(self._nodes) >= NODES_MAX:
+            if len(self._nodes) >= NODES_MAX:
                 await stream.aclose()
                 continue
-            self._strangers += 1
             nursery.start_soon(self._converse, PlainTransport(stream.socket))
 
     async def _converse(self, transport: PlainTransport) -> None:
         frames = FrameReader(transport)
         try:
-            _, contact = await shake_hands(transport, frames, self._hello)
+            _, contact = await self._doorstep.meet(transport, frames, self._hello)
         except (ConnectionLost, ProtocolError) as error:
             log.info("a stranger was turned away: %s", error)
-            transport.close()
             return
-        finally:
-            self._strangers -= 1
         node = Node(self, contact)
         node.connection = Connection(transport, frames, node, up=RateLimit(None), down=RateLimit(None), sink_errors=())
         old = self._nodes.get(contact.node_id)

@@ -6,20 +6,56 @@ import trio
 
 from p2pd.peers.frames import FrameReader
 from p2pd.peers.transport import ConnectionLost, PlainTransport
-from p2pd.swarm.messages import PROTOCOL_VERSION, Contact, Hello, ProtocolError, encode
+from p2pd.swarm.messages import PROTOCOL_VERSION, Contact, Hello, Message, ProtocolError, encode
 from p2pd.swarm.voucher import node_id
 
 TIMEOUT_S = 5.0  # for both words: a stranger holds a place no longer
 
 
-async def shake_hands(transport: PlainTransport, frames: FrameReader, mine: Hello) -> tuple[Hello, Contact]:
-    """Say who we are, hear who it is. ProtocolError or ConnectionLost if that comes to nothing."""
+class Doorstep:
+    """Those that have called and not yet said who they are: at most `most`. When one more comes, the one that has stood
+    there the longest is sent away: an honest one stands there for milliseconds, so the silent can't shut it out.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._standing: dict[trio.CancelScope, None] = {}
+
+    async def meet(self, transport: PlainTransport, frames: FrameReader, mine: Hello) -> tuple[bytes, Contact]:
+        """As `shake_hands`."""
+        if len(self._standing) >= self._most:
+            oldest = next(iter(self._standing))
+            del self._standing[oldest]
+            oldest.cancel()
+        scope = trio.CancelScope()
+        self._standing[scope] = None
+        try:
+            with scope:
+                return await shake_hands(transport, frames, mine)
+        finally:
+            self._standing.pop(scope, None)
+        raise ConnectionLost("said nothing while others came")
+
+
+async def shake_hands(transport: PlainTransport, frames: FrameReader, mine: Hello) -> tuple[bytes, Contact]:
+    """Say who we are, hear who it is: its key and contact.
+
+    ProtocolError or ConnectionLost if that comes to nothing; the transport is closed then.
+    """
     try:
         with trio.fail_after(TIMEOUT_S):
             await transport.send_all(encode(mine))
             hello = await frames.message()
+        return _identity(hello, mine, transport)
     except trio.TooSlowError:
+        transport.close()
         raise ConnectionLost(f"did not say hello within {TIMEOUT_S:g} s") from None
+    except BaseException:
+        transport.close()
+        raise
+
+
+def _identity(hello: Message, mine: Hello, transport: PlainTransport) -> tuple[bytes, Contact]:
     if not isinstance(hello, Hello):
         raise ProtocolError(f"{type(hello).__name__} instead of Hello")
     if hello.version != PROTOCOL_VERSION:
@@ -27,4 +63,4 @@ async def shake_hands(transport: PlainTransport, frames: FrameReader, mine: Hell
     if hello.fleet != mine.fleet:
         raise ProtocolError("belongs to another fleet")
     host = hello.host or transport.remote_host
-    return hello, Contact(node_id(hello.key), hello.name, hello.zone, host, hello.port)
+    return hello.key, Contact(node_id(hello.key), hello.name, hello.zone, host, hello.port)

@@ -15,7 +15,7 @@ import trio
 
 from p2pd.peers.connection import Connection, Outgoing, Source
 from p2pd.peers.frames import FrameReader
-from p2pd.peers.handshake import shake_hands
+from p2pd.peers.handshake import Doorstep, shake_hands
 from p2pd.peers.incoming import Incoming, Intake, Sink
 from p2pd.peers.transport import ConnectionLost, PlainTransport, dial
 from p2pd.ratelimit import RateLimit
@@ -136,7 +136,7 @@ class Network:
         self._peers: dict[int, Peer] = {}
         self._next_number = 1
         self._dialling: set[bytes] = set()
-        self._strangers = 0
+        self._doorstep = Doorstep(HANDSHAKES_MAX)
         self.trackers: dict[str, str] = {}  # address -> state, for the status
 
     # -- commands ---------------------------------------------------------------------------------------------------
@@ -250,23 +250,16 @@ class Network:
                 log.warning("can't accept a peer: %s", error.strerror)
                 await trio.sleep(ACCEPT_PAUSE_S)
                 continue
-            if self._strangers >= HANDSHAKES_MAX:
-                await stream.aclose()
-                continue
-            self._strangers += 1
             self._nursery.start_soon(self._inbound, PlainTransport(stream.socket))
 
     async def _inbound(self, transport: PlainTransport) -> None:
         frames = FrameReader(transport)
         try:
-            hello, contact = await shake_hands(transport, frames, self.hello)
+            key, contact = await self._doorstep.meet(transport, frames, self.hello)
         except (ConnectionLost, ProtocolError) as error:
             log.debug("a stranger was turned away: %s", error)
-            transport.close()
             return
-        finally:
-            self._strangers -= 1
-        await self._converse(transport, frames, contact, hello.key, outbound=False)
+        await self._converse(transport, frames, contact, key, outbound=False)
 
     async def _dial(self, contact: Contact) -> None:
         try:
@@ -287,12 +280,8 @@ class Network:
         """Dial and shake hands. ConnectionLost, ProtocolError."""
         transport = await dial(host, port, DIAL_TIMEOUT_S)
         frames = FrameReader(transport)
-        try:
-            hello, contact = await shake_hands(transport, frames, self.hello)
-        except BaseException:
-            transport.close()
-            raise
-        return transport, frames, contact, hello.key
+        key, contact = await shake_hands(transport, frames, self.hello)
+        return transport, frames, contact, key
 
     async def keep_tracker(self, place: int, host: str, port: int) -> None:
         """Stay connected with one tracker, for ever."""

@@ -1,0 +1,218 @@
+"""A tracker over real sockets, its nodes spoken by hand: who is known, until when, and what garbage does."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from p2pd.peers.frames import FrameReader
+from p2pd.peers.transport import ConnectionLost, PlainTransport
+from p2pd.swarm.messages import FRAME_HEADER, PROTOCOL_VERSION, Announce, Answer, Hello, Ping, Run, encode
+from tracker import server as server_module
+from tracker.server import Tracker
+
+DIGEST = b"d" * 32
+LATER_S = 3.0  # a new tracker grants nothing for two seconds
+
+
+class Node:
+    """One node's connection."""
+
+    def __init__(self, stream: trio.SocketStream, name: str) -> None:
+        self.transport = PlainTransport(stream.socket)
+        self.frames = FrameReader(self.transport)
+        self.key = name.encode().ljust(32, b".")
+        self.name = name
+
+    async def send(self, *parts: object) -> None:
+        for part in parts:
+            await self.transport.send_all(part if isinstance(part, bytes) else encode(part))  # type: ignore[arg-type]
+
+    async def answer(self) -> Answer:
+        with trio.fail_after(5):
+            while not isinstance(message := await self.frames.message(), Answer):
+                assert isinstance(message, Ping)
+        return message
+
+    async def ended(self) -> None:
+        with trio.fail_after(5), pytest.raises(ConnectionLost):
+            while True:
+                await self.frames.message()
+
+    def close(self) -> None:
+        self.transport.close()
+
+
+def announce(**changes: object) -> Announce:
+    fields: dict = {
+        "digest": DIGEST,
+        "size": 1000,
+        "kind": "blob",
+        "upstream": "u",
+        "repository": "r",
+        "primary": True,
+        "wanting": True,
+        "waiting": True,
+        "stuck": False,
+        "can_pull": True,
+        "complete": False,
+        "term": 0,
+        "progress": 0,
+        "need": 5,
+    }
+    return Announce(**{**fields, **changes})
+
+
+class Place:
+    """A tracker that runs."""
+
+    def __init__(self, tracker: Tracker, port: int) -> None:
+        self.tracker = tracker
+        self.port = port
+
+    async def call(self) -> trio.SocketStream:
+        return await trio.open_tcp_stream("127.0.0.1", self.port)
+
+    async def join(self, name: str, **changes: object) -> Node:
+        node = Node(await self.call(), name)
+        fields = {"version": PROTOCOL_VERSION, "key": node.key, "name": name, "zone": "", "host": "", "port": 9581}
+        await node.send(Hello(**{"fleet": "test", **fields, **changes}))  # type: ignore[arg-type]
+        assert isinstance(await node.frames.message(), Hello)
+        return node
+
+    async def until(self, **counts: int) -> None:
+        """Wait until the summary says so."""
+        with trio.fail_after(5):
+            while not counts.items() <= self.tracker.summary().items():  # noqa: ASYNC110  (it tells nobody)
+                await trio.sleep(0.005)
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[Place]:
+    tracker = Tracker("test")
+    listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tracker.serve, listener, nursery)
+        nursery.start_soon(tracker.tick)
+        yield Place(tracker, listener.socket.getsockname()[1])
+        nursery.cancel_scope.cancel()
+    await listener.aclose()
+
+
+async def test_nodes_hear_of_one_another_and_one_gets_the_lease() -> None:
+    async with running() as place:
+        place.tracker._directory._started -= LATER_S
+        nodes = [await place.join(f"n{i}") for i in range(3)]
+        await place.until(nodes=3)
+        answers = []
+        for node in nodes:
+            await node.send(announce())
+            answers.append(await node.answer())
+        assert answers[0].term == 1
+        assert {answer.holder for answer in answers} == {answers[0].holder}
+        assert {contact.name for contact in answers[2].peers} == {"n0", "n1"}
+        assert {(contact.host, contact.port) for contact in answers[2].peers} == {("127.0.0.1", 9581)}
+        assert place.tracker.summary() == {"nodes": 3, "blobs": 1, "members": 3, "leases": 1}
+        for node in nodes:
+            node.close()
+
+
+async def test_a_disconnect_frees_all_that_the_node_had_and_the_lease_goes_on() -> None:
+    async with running() as place:
+        place.tracker._directory._started -= LATER_S
+        first, second = await place.join("first"), await place.join("second")
+        await first.send(announce())
+        assert (await first.answer()).term == 1
+        await second.send(announce())
+        await second.answer()
+        first.close()
+        taken = await second.answer()
+        assert taken.term == 2
+        await place.until(nodes=1, members=1, leases=1)
+        second.close()
+        await place.until(nodes=0, blobs=0, members=0, leases=0)
+
+
+async def test_a_node_that_connects_anew_replaces_itself() -> None:
+    async with running() as place:
+        place.tracker._directory._started -= LATER_S
+        old = await place.join("node")
+        await old.send(announce())
+        await old.answer()
+        new = await place.join("node")
+        await old.ended()
+        await place.until(nodes=1, blobs=0)
+        await new.send(announce())
+        assert (await new.answer()).holder
+        await place.until(nodes=1, members=1, leases=1)
+        old.close()
+        await trio.sleep(0.05)  # the old connection's end must not take the new one's things
+        assert place.tracker.summary() == {"nodes": 1, "blobs": 1, "members": 1, "leases": 1}
+        new.close()
+        await place.until(nodes=0, members=0)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"\xff\xff\xff\xff",
+        FRAME_HEADER.pack(5) + b"\x91\xc0xyz",
+        encode(Run(1, 0, 100)) + b"x" * 100,
+        encode(Hello(PROTOCOL_VERSION, b"k" * 32, "again", "", "", 1, "test")),
+        FRAME_HEADER.pack(200) + b"\x9f" + bytes(199),
+    ],
+)
+async def test_garbage_of_one_node_costs_its_connection_and_nobody_elses(said: bytes) -> None:
+    async with running() as place:
+        good, bad = await place.join("good"), await place.join("bad")
+        await bad.send(said)
+        await bad.ended()
+        await place.until(nodes=1)
+        await good.send(announce())
+        await good.answer()
+        good.close()
+        bad.close()
+
+
+async def test_strangers_of_another_fleet_or_without_a_word_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "HANDSHAKES_MAX", 4)
+    async with running() as place:
+        silent = [await place.call() for _ in range(20)]
+        other = await place.join("other", fleet="other")
+        await other.ended()
+        good = await place.join("good")
+        await place.until(nodes=1)
+        for stream in silent:
+            await stream.aclose()
+        good.close()
+        other.close()
+
+
+async def test_there_is_a_most_of_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "NODES_MAX", 2)
+    async with running() as place:
+        nodes = [await place.join(f"n{i}") for i in range(2)]
+        await place.until(nodes=2)
+        too_many = Node(await place.call(), "one too many")
+        await too_many.ended()
+        too_many.close()
+        nodes[0].close()
+        await place.until(nodes=1)
+        nodes.append(await place.join("now"))
+        await place.until(nodes=2)
+        for node in nodes:
+            node.close()
+
+
+async def test_a_node_may_name_any_host_for_itself() -> None:
+    async with running() as place:
+        odd, good = await place.join("odd", host="a..b"), await place.join("good")
+        await odd.send(announce())
+        await odd.answer()
+        await good.send(announce())
+        assert [contact.host for contact in (await good.answer()).peers] == ["a..b"]
+        odd.close()
+        good.close()
