@@ -71,6 +71,7 @@ class State:
         """Avoid a peer for a while, say why, and end its connection."""
         if len(self.avoided) < AVOIDED_MAX:
             self.avoided[peer.contact.node_id] = self.now + self.settings.avoid_s
+        peer.not_before = NEVER  # nothing more is asked of it while the connection ends
         self.out.append(Blame(peer.contact.node_id, peer.contact.name, reason, blob.digest, index))
         self.out.append(Close(peer.number, reason))
 
