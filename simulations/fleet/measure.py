@@ -1,0 +1,164 @@
+"""One measured run: builds the fleet, lets all clients pull at once, counts, and takes everything down again.
+
+    upstream (docker-registry behind the counting front) -- link -- switch -- link each way -- node: p2pd, one client
+
+Each machine is a network namespace, its link limited both ways by tbf; the tracker's is not limited.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from simulations.fleet.links import LinkSampler, Timeline
+from simulations.fleet.plan import FleetPlan, bound
+from simulations.fleet.reader import Client, Reading, pull_all
+from simulations.lab import (
+    REGISTRY_NAME,
+    Busy,
+    Fabric,
+    Front,
+    Image,
+    Link,
+    Member,
+    Node,
+    Registry,
+    Tracker,
+    cpu_seconds,
+)
+from simulations.lab.images import pieces
+
+REPOSITORY = "measured/fleet"
+BUSY_MAX = 0.85  # of all cores: above it a figure says more about the machine than about the program
+
+# A directory and its nodes that have just started grant nothing for some seconds, since they can't know yet who holds
+# what. A fleet in service has that behind it.
+SETTLE_S = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class FleetRun:
+    """One run's figures. Seconds, from each client's own start to its last byte, in ascending order; ratios."""
+
+    seconds: tuple[float, ...]
+    bound_s: float
+    identical: int
+    upstream_copies: float
+    upstream_requests_max: int
+    duplicate_ratio: float
+    refused_ratio: float
+    cpu_s: float
+    busy: float
+    begin_s: float
+    timeline: Timeline
+
+    @property
+    def counts(self) -> bool:
+        """Whether the machine had enough to spare for the figures to mean something."""
+        return self.busy <= BUSY_MAX
+
+    def quantile(self, share: float) -> float:
+        """The time within which this share of the nodes has ended (nearest rank)."""
+        place = max(1, -(-len(self.seconds) * share // 1))
+        return self.seconds[int(place) - 1]
+
+    @property
+    def slowest(self) -> float:
+        return self.seconds[-1]
+
+
+class Fleet:
+    """A context manager: upstream, tracker and nodes, running and settled. `directory` should have a short path."""
+
+    def __init__(self, directory: Path, storage: Path, plan: FleetPlan) -> None:
+        self._directory, self._storage, self.plan = directory, storage, plan
+        self._stack = contextlib.ExitStack()
+        self.nodes: list[Node] = []
+        self.front: Front
+
+    def __enter__(self) -> Fleet:
+        with contextlib.ExitStack() as stack:
+            self._build(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _build(self, stack: contextlib.ExitStack) -> None:
+        plan, names = self.plan, [f"node{number}" for number in range(1, self.plan.nodes + 1)]
+        links = {"upstream": Link(plan.upstream_link, plan.upstream_link), "tracker": Link()}
+        links |= dict.fromkeys(names, Link(plan.link, plan.link))
+        fabric = stack.enter_context(Fabric(links))
+        upstream = fabric["upstream"]
+        registry = stack.enter_context(
+            Registry(self._directory / "registry", self._storage, namespace=upstream.namespace, prefix=upstream.prefix)
+        )
+        self.front = stack.enter_context(
+            Front(self._directory / "front", registry.address, host=upstream.address, prefix=upstream.prefix)
+        )
+        tracker = Tracker(self._directory, "tracker", member=fabric["tracker"])
+        stack.callback(tracker.stop)
+        tracker.start()
+        for name in names:
+            node = self._node(name, tracker, fabric[name])
+            stack.callback(node.stop)
+            node.start(wait=False)
+            self.nodes.append(node)
+        for node in self.nodes:
+            node.wait_ready()
+        time.sleep(SETTLE_S)
+
+    def _node(self, name: str, tracker: Tracker, member: Member) -> Node:
+        return Node(
+            self._directory / name,
+            name,
+            upstreams={REGISTRY_NAME: self.front.url},
+            trackers=[tracker.address],
+            member=member,
+            settings=self.plan.settings,
+        )
+
+    def clients(self) -> list[Client]:
+        """One client for each node."""
+        return [
+            Client(node.name, node.namespace or "", node.mirror_port, REGISTRY_NAME, REPOSITORY) for node in self.nodes
+        ]
+
+
+def measure(directory: Path, storage: Path, plan: FleetPlan, image: Image) -> FleetRun:
+    """One run on a fresh fleet. LabError, ReadError."""
+    with Fleet(directory, storage, plan) as fleet:
+        pids = {node.name: node.process.pid for node in fleet.nodes}
+        clients = fleet.clients()
+        before = sum(map(cpu_seconds, pids.values()))
+        with LinkSampler(pids) as sampler, Busy() as busy:
+            readings = pull_all(clients, image.tag)
+        spent = sum(map(cpu_seconds, pids.values())) - before
+        return _figures(fleet, image, readings, sampler, spent, busy.share)
+
+
+def _figures(
+    fleet: Fleet, image: Image, readings: list[Reading], sampler: LinkSampler, cpu_s: float, busy: float
+) -> FleetRun:
+    plan = fleet.plan
+    traffic = fleet.front.traffic()
+    digests = [blob.digest for blob in image.blobs]
+    metrics = [node.metrics() for node in fleet.nodes]
+    transfers = plan.nodes * sum(pieces(layer.size) for layer in image.layers)
+    moved = plan.nodes * image.size
+    return FleetRun(
+        seconds=tuple(sorted(reading.seconds for reading in readings)),
+        bound_s=bound(plan.nodes, plan.link, plan.layers),
+        identical=sum(reading.identical() for reading in readings),
+        upstream_copies=sum(traffic.body_bytes(name=digest) for digest in digests) / image.size,
+        upstream_requests_max=max(traffic.requests_by_name(digests).values()),
+        duplicate_ratio=sum(one.total("p2pd_duplicate_bytes_total") for one in metrics) / moved,
+        refused_ratio=sum(one.total("p2pd_refused_requests_total") for one in metrics) / transfers,
+        cpu_s=cpu_s / plan.nodes,
+        busy=busy,
+        begin_s=min(reading.first for reading in readings) - min(reading.started for reading in readings),
+        timeline=sampler.timeline,
+    )

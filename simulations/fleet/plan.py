@@ -1,0 +1,52 @@
+"""What a measured fleet is: how many daemons, on which links, pulling what; and the bound for their times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import floor, log2
+
+from simulations.lab.images import pieces
+from simulations.lab.nodes import Settings
+
+NODES_MAX = 200  # network namespaces on one switch, and what one machine's memory holds
+MEMORY_MAX = 4 * 1024**3  # bytes: what all clients received is kept, to be compared after the clock has stopped
+RATE_MIN = 125_000.0  # bytes/s (1 Mbit/s): below it the shaper's own bucket outweighs a piece
+
+
+class PlanError(ValueError):
+    """A fleet that can't be measured. The message names the parameter and what is allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class FleetPlan:
+    """Rates in bytes/s each way, sizes in bytes. `settings` goes over each daemon's configuration."""
+
+    nodes: int
+    link: float
+    layers: tuple[int, ...]
+    upstream_link: float
+    settings: Settings = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.nodes <= NODES_MAX:
+            raise PlanError(f"--nodes {self.nodes}: 1 to {NODES_MAX} are allowed")
+        for name, rate in (("--link", self.link), ("--upstream-link", self.upstream_link)):
+            if rate < RATE_MIN:
+                raise PlanError(f"{name} {rate * 8 / 1e6:g} Mbit: at least {RATE_MIN * 8 / 1e6:g} Mbit is allowed")
+        if not self.layers or min(self.layers) < 256 * 1024:
+            raise PlanError("--layers: one or more sizes with commas, each at least 256KiB")
+        if self.nodes * sum(self.layers) > MEMORY_MAX:
+            needed = self.nodes * sum(self.layers) / 1024**3
+            raise PlanError(
+                f"--nodes {self.nodes} --layers of {sum(self.layers)} bytes: what the clients receive would take "
+                f"{needed:.1f} GiB of memory; at most {MEMORY_MAX / 1024**3:g} GiB are allowed"
+            )
+
+
+def bound(nodes: int, link: float, layers: tuple[int, ...]) -> float:
+    """Seconds that no schedule can beat, T = F / B x (1 + floor(log2 N) / M).
+
+    `link` is the rate of the link itself: the headers of Ethernet, IP and TCP, 4.6 % of the payload, count against us.
+    """
+    count = sum(pieces(size) for size in layers)
+    return sum(layers) / link * (1 + floor(log2(nodes)) / count)
