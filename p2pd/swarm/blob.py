@@ -68,6 +68,7 @@ class Blob:
     left: int = 0  # pieces that went out from here at least once while this node seeds
     seeding: bool = False  # pieces are shown one by one, not announced
     alone: bool = False  # pulling outside the lease, for a client that has nowhere else to go
+    pull_out: bool = False  # a Pull was ordered whose end has not been heard of
     computing: bool = False  # the states of a proven blob are being computed
     link_failures: dict[int, set[bytes]] = field(default_factory=dict)  # link -> nodes whose piece did not fit it
 

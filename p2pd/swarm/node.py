@@ -638,6 +638,7 @@ class Node:
         blob = self.state.blobs.get(e.digest)
         if blob is None:
             return
+        blob.pull_out = False
         if e.reason in ("end", "stopped"):
             self.seeder.pull_ended(blob)
             return

@@ -31,6 +31,7 @@ class Seeding:
     plan_at: float  # when to look (again) what is to be pulled
     term: int  # of the lease: what is shown is a claim, also after the lease was handed back with the last piece
     pulling: bool = False
+    waits: bool = False  # for the end of an earlier pull
     allowed: int = 0
     end: int = 0
     progress: int = 0  # links and pieces that left: what the lease's renewal counts
@@ -90,8 +91,12 @@ class Seeder:
         seeding.plan_at = self._s.now + REPLAN_S
         if seeding.pulling or blob.complete:
             return
+        seeding.waits = blob.pull_out
+        if seeding.waits:
+            return
         if blob.geometry is None or blob.chain is None:
             seeding.pulling, seeding.end, seeding.allowed = True, -1, 0
+            blob.pull_out = True
             self._s.out.append(Pull(blob.digest, 0, -1, b""))
             self._allow(blob, seeding)
             return
@@ -106,6 +111,7 @@ class Seeder:
         seeding.end = prefix_end(needed, first)
         seeding.pulling, seeding.allowed = True, first
         blob.plan_pull(((1 << seeding.end) - 1) & ~((1 << first) - 1))
+        blob.pull_out = True
         self._s.out.append(Pull(blob.digest, first, seeding.end, before))
         self._allow(blob, seeding)
 
@@ -134,10 +140,10 @@ class Seeder:
         seeding = self._of.get(blob.digest)
         blob.end_pull()
         if seeding:
-            seeding.pulling = False
+            was_its_own, seeding.pulling = seeding.pulling, False
             if blob.complete:
                 self._finish_if_left(blob)
-            else:
+            elif was_its_own or seeding.waits:
                 self.plan(blob)
 
     def _allow(self, blob: Blob, seeding: Seeding) -> None:

@@ -87,6 +87,7 @@ class Play:
         return message
 
     def lease(self, term: int = 1, fresh: bool = True, tracker: str = "tracker", digest: bytes = BLOB) -> None:
+        self.wait(0)  # it announces first
         self.hear(tracker, Answer(digest, SIZE, contact(self.name).node_id, term, fresh, "", 0, ()))
 
     def answer(self, *peers: str, holder: str = "", term: int = 1, size: int = SIZE, failure: str = "") -> None:

@@ -1,0 +1,460 @@
+"""Playbooks of the seeder: what it pulls, how far ahead, to whom it shows what, and how it ends."""
+
+from __future__ import annotations
+
+from p2pd.swarm.commands import Allow, Blame, Drop, Failed, Prove, Pull, StopPull, Upload
+from p2pd.swarm.events import PullEnded, Resumed, SizeKnown, Unwant
+from p2pd.swarm.messages import GetLinks, Have, Join, Refuse, Release, Retract
+from p2pd.swarm.voucher import retraction_holds
+from tests.swarm.fakes import contact, key, true_states, verify, vouch
+from tests.swarm.play import ALL, BLOB, COUNT, SIZE, STATES, Play, seeder
+
+WRONG = [STATES[0], *(bytes([i]) * 32 for i in range(1, COUNT)), BLOB]
+
+
+def shown(p: Play) -> dict[str, list[int]]:
+    """What the last event told, and to whom."""
+    return {name: [i for m in messages for i in m.pieces] for name, messages in p.told(Have).items()}
+
+
+# -- the pull ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_fresh_lease_pulls_at_once() -> None:
+    p = Play()
+    p.tracker()
+    p.want()
+    p.lease(term=3)
+    assert p.of(Pull, Allow) == [Pull(BLOB, 0, COUNT, STATES[0]), Allow(BLOB, 8)]
+    assert p.blob().term == 3
+    p.blob().check()
+
+
+def test_alone_it_runs_eight_pieces_ahead_of_what_came() -> None:
+    p = Play()
+    p.tracker()
+    p.want()
+    p.lease()
+    p.stored(0)
+    assert p.of(Allow) == [Allow(BLOB, 9)]
+    p.stored(1)
+    assert p.of(Allow) == [Allow(BLOB, 10)]
+
+
+def test_of_an_unknown_size_all_is_pulled() -> None:
+    p = Play()
+    p.tracker()
+    p.want(size=-1)
+    p.lease()
+    assert p.of(Pull) == [Pull(BLOB, 0, -1, b"")]
+    p.event(SizeKnown(BLOB, SIZE))
+    assert p.of(Allow) == [Allow(BLOB, 8)]
+    assert p.blob().pulling == ALL
+    p.stored(0)
+    assert p.present == [0]
+
+
+def test_while_others_want_it_the_seeder_is_two_pieces_ahead() -> None:
+    p = seeder("b", "c", pieces=0)
+    assert p.of(Allow) == [Allow(BLOB, 2)]
+    p.stored(0, 1)
+    assert [c for c in p.ever if isinstance(c, Allow)][-1] == Allow(BLOB, 2)  # nothing has left yet
+    claimant = next(name for name in "bc" if 0 in p.blob().neighbours[p.numbers[name]].shown)
+    p.request(claimant, 1, 0)
+    p.now += 0.02
+    p.uploaded(claimant, 1)
+    assert p.of(Allow) == [Allow(BLOB, 3)]
+
+
+def test_its_own_client_gets_half_of_upstreams_rate() -> None:
+    p = seeder("b", "c", pieces=0)
+    for _ in range(2):
+        p.now += 0.1
+        p.stored(len(p.present), seconds=0.1)
+    for _ in range(40):
+        p.wait(0.1)
+        if p.node.seeder._of[BLOB].allowed > len(p.present):
+            p.stored(len(p.present), seconds=0.1)
+    assert len(p.present) == COUNT  # nobody takes anything, and yet it ends
+
+
+def test_a_second_holder_first_hears_what_the_swarm_has() -> None:
+    p = Play()
+    p.tracker()
+    p.want()
+    p.up("b")
+    p.lease(term=2, fresh=False)
+    assert p.of(Pull) == []
+    p.join("b", 0, 1, 2, 3)
+    p.voucher("b", "first", 0, 4)
+    p.wait(1.1)
+    assert p.of(Pull) == [Pull(BLOB, 4, COUNT, STATES[4])]
+
+
+def test_where_the_state_is_missing_it_is_asked_for() -> None:
+    p = Play()
+    p.tracker()
+    p.want()
+    p.up("b")
+    p.lease(term=2, fresh=False)
+    p.join("b", 0, 1, 2, 3)
+    p.wait(1.1)
+    assert p.of(Pull) == []
+    assert GetLinks(BLOB, 3, 1) in p.sent("b", GetLinks)
+    p.voucher("b", "first", 0, 4)
+    p.wait(0.6)
+    assert p.of(Pull) == [Pull(BLOB, 4, COUNT, STATES[4])]
+
+
+def test_only_what_nobody_has_is_pulled() -> None:
+    p = Play()
+    p.tracker()
+    p.want()
+    p.up("b")
+    p.lease(term=2, fresh=False)
+    p.join("b", 0, 1, 5, 6)
+    p.voucher("b", "first", 0, 7)
+    p.wait(1.1)
+    assert p.of(Pull) == [Pull(BLOB, 2, 5, STATES[2])]
+    p.stored(2, 3, 4)
+    p.event(PullEnded(BLOB, "end"))
+    assert p.of(Pull) == [Pull(BLOB, 7, COUNT, STATES[7])]
+
+
+def test_a_node_that_cannot_pull_hands_the_lease_back() -> None:
+    p = Play()
+    p.tracker()
+    p.want(can_pull=False)
+    p.lease()
+    assert p.sent("tracker", Release) == [Release(BLOB, 1, "busy", 0)]
+    assert p.of(Pull) == []
+
+
+def test_a_failed_pull_hands_it_back_with_the_reason() -> None:
+    p = seeder("b", pieces=2)
+    p.event(PullEnded(BLOB, "limited", 40))
+    assert p.sent("tracker", Release) == [Release(BLOB, 1, "limited", 40)]
+    assert shown(p) == {"b": [0, 1]}  # nothing is hidden any more
+    assert p.blob().term == 0
+    p.request("b", 1, 0)
+    assert p.of(Upload)  # it keeps serving
+
+
+def test_alone_is_outside_the_lease() -> None:
+    p = Play()
+    p.tracker()
+    p.want(alone=True)
+    assert p.of(Pull) == [Pull(BLOB, 0, COUNT, STATES[0])]
+    assert p.blob().term == 0
+    p.event(PullEnded(BLOB, "denied"))
+    assert p.of(Failed) == [Failed(BLOB, "denied", 0)]
+
+
+def test_a_pull_that_is_unwanted_stops() -> None:
+    p = seeder(pieces=3)
+    p.event(Unwant(BLOB))
+    assert p.of(StopPull) == [StopPull(BLOB)]
+    assert p.sent("tracker", Release) == [Release(BLOB, 1, "unwanted", 0)]
+    assert p.present == [0, 1, 2]
+
+
+def test_the_holder_goes_on_while_a_peer_asks() -> None:
+    p = seeder("b", pieces=3)
+    p.event(Unwant(BLOB))
+    assert p.of(StopPull) == []
+    assert p.sent("tracker", Release) == []
+    p.stored(3)
+    assert p.present == [0, 1, 2, 3]
+
+
+# -- showing ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_piece_is_shown_to_one() -> None:
+    p = seeder("b", "c", pieces=0)
+    p.stored(0)
+    first = shown(p)
+    assert [len(pieces) for pieces in first.values()] == [1]
+    p.stored(1)
+    assert set(shown(p)) == {"b", "c"} - set(first)
+
+
+def test_a_claimed_piece_is_gone_for_others() -> None:
+    p = seeder("b", "c", pieces=0)
+    p.stored(0)
+    [claimant] = shown(p)
+    [other] = {"b", "c"} - {claimant}
+    p.request(other, 1, 0)
+    assert p.refused(other) == [(1, "gone")]
+    assert [type(c) for c in p.request(claimant, 1, 0)] == [Upload]
+
+
+def test_a_claimed_piece_goes_before_what_has_left() -> None:
+    p = seeder("b", "c", "d", pieces=2, queued_most=1)
+    claims = {name: index for name in "bcd" for index in p.blob().neighbours[p.numbers[name]].shown}
+    first, second = sorted(claims, key=lambda name: claims[name])
+    [third] = set("bcd") - {first, second}
+    p.request(first, 1, 0)
+    p.now += 0.05
+    p.uploaded(first, 1)
+    p.request(first, 2, 0)  # once more: it has left already
+    p.request(third, 2, 0)
+    assert p.refused(third) == []
+    p.request(second, 1, 1)
+    assert p.refused(second) == []
+    p.now += 0.05
+    p.uploaded(first, 2)
+    assert [(c.peer, c.index) for c in p.of(Upload)] == [(p.numbers[second], 1)]
+
+
+def test_a_claim_that_does_not_move_is_open_again() -> None:
+    p = seeder("b", "c", pieces=0)
+    p.stored(0)
+    [first] = shown(p)
+    shows = [shown_to for _ in range(40) for shown_to in (p.wait(0.1), shown(p))[1]]
+    assert {"b", "c"} <= {first, *shows}
+    assert len(p.blob().neighbours[p.numbers["b"]].shown) + len(p.blob().neighbours[p.numbers["c"]].shown) == 1
+
+
+def test_a_claim_that_is_being_sent_is_not_open() -> None:
+    p = seeder("b", "c", pieces=0)
+    p.stored(0)
+    [first] = shown(p)
+    p.request(first, 1, 0)
+    p.wait(5)
+    assert 0 in p.blob().neighbours[p.numbers[first]].shown
+
+
+def test_nobody_hears_of_a_piece_that_is_another_ones() -> None:
+    p = seeder("b", "c", pieces=1)
+    p.up("d")
+    p.join("d")
+    [join] = p.sent("d", Join) or [m for c in p.ever if hasattr(c, "message") and c.peer == p.numbers["d"]
+                                   and isinstance(m := c.message, Join)][:1]  # fmt: skip
+    assert join.pieces == bytes(2)
+
+
+def test_to_the_only_neighbour_all_is_shown() -> None:
+    p = seeder("b", pieces=2)
+    assert sorted(p.blob().neighbours[p.numbers["b"]].shown) == [0, 1]
+
+
+def test_what_arrived_elsewhere_has_left() -> None:
+    p = seeder("b", "c", pieces=1)
+    p.have("c", 0)
+    assert p.blob().left == 1
+    assert p.set(p.blob().left) == [0]
+
+
+def test_a_claimant_that_leaves_makes_room() -> None:
+    p = seeder("b", "c", pieces=0)
+    p.stored(0)
+    [first] = shown(p)
+    [other] = {"b", "c"} - {first}
+    p.down(first)
+    assert shown(p) == {other: [0]}
+
+
+def test_the_last_piece_is_shown_as_a_claim_although_the_lease_is_back() -> None:
+    p = seeder("b", "c")
+    assert [c for c in p.ever if isinstance(c, Prove)] == [Prove(BLOB)]
+    assert p.blob().term == 0
+    p.ever.clear()
+    last = []
+    for _ in range(60):
+        p.wait(0.1)
+        for name in "bc":
+            last += [m.term for m in p.sent(name, Have)]
+    assert last
+    assert set(last) == {1}
+
+
+def test_when_all_has_left_all_is_told() -> None:
+    p = seeder("b", "c")
+    p.have("b", *range(COUNT))
+    assert not p.blob().seeding
+    assert shown(p)["c"] == list(range(COUNT))
+
+
+def test_nothing_is_hidden_when_nobody_wants() -> None:
+    p = seeder()
+    assert not p.blob().seeding
+    assert p.of(Have) == []
+
+
+# -- wrong bytes ------------------------------------------------------------------------------------------------------
+
+
+def test_a_chain_that_misses_the_digest_is_taken_back() -> None:
+    p = seeder("b", pieces=0)
+    wrong = [*true_states(bytes(32), COUNT)[:COUNT], bytes(32)]
+    p.stored(*range(COUNT - 1), states=wrong)
+    assert len(p.present) == COUNT - 1
+    p.stored(COUNT - 1, states=wrong)
+    [retraction] = p.sent("b", Retract)
+    assert (retraction.key, retraction.digest, retraction.term) == (key("me"), BLOB, 1)
+    assert retraction_holds(retraction, verify)
+    assert p.sent("tracker", Release) == [Release(BLOB, 1, "wrong-bytes", 0)]
+    assert p.of(Drop) == [Drop(BLOB, ALL >> 1)]
+    assert p.of(StopPull)
+    assert p.of(Prove) == []
+    assert p.present == []
+    assert p.sent("b", Join)[-1].pieces == bytes(2)
+    assert p.blob().chain.states == {0: STATES[0], COUNT: BLOB}
+
+
+def test_after_that_its_own_vouchers_count_again() -> None:
+    """With a term above the one that was taken back, also where it pulls without a lease."""
+    p = Play()
+    p.tracker()
+    p.want(alone=True)
+    p.up("b")
+    p.join("b")
+    wrong = [*true_states(bytes(32), COUNT)[:COUNT], bytes(32)]
+    p.stored(*range(COUNT), states=wrong)
+    [retraction] = p.sent("b", Retract)
+    p.event(PullEnded(BLOB, "stopped"))
+    p.want(alone=True)
+    p.wait(1.1)
+    p.stored(0)
+    [upload] = p.request("b", 5, 0)
+    assert upload.vouchers[0].term > retraction.term
+
+
+def test_its_own_retraction_that_comes_back_is_nothing_new() -> None:
+    p = seeder("b", "c", pieces=0)
+    wrong = [*true_states(bytes(32), COUNT)[:COUNT], bytes(32)]
+    p.stored(*range(COUNT), states=wrong)
+    [retraction] = p.sent("b", Retract)
+    assert p.hear("c", retraction) == []
+
+
+def test_own_computing_counts_for_more_than_anothers_word() -> None:
+    """A voucher that came from nowhere must not make the seeder believe that upstream lies."""
+    p = seeder("b", "c", pieces=2)
+    p.voucher("b", "liar", 4, 8, states=WRONG)
+    p.stored(2, 3)
+    assert [c for c in p.ever if isinstance(c, Blame)] == [
+        Blame(b"", key("liar").hex()[:16], "a link that no piece fits", BLOB, 4)
+    ]
+    assert p.present == [0, 1, 2, 3]
+    assert not [c for c in p.ever if isinstance(c, StopPull | Drop)]
+    p.stored(*range(4, COUNT))
+    assert p.of(Prove)
+
+
+def test_a_forged_chain_from_the_start_on() -> None:
+    p = seeder("b", pieces=0)
+    p.voucher("b", "liar", 0, 8, states=WRONG)
+    p.stored(0)
+    assert p.present == [0]
+    assert p.blob().chain.link(0) == (STATES[0], STATES[1])
+
+
+def test_what_the_pull_stands_on_is_taken_back() -> None:
+    """The predecessor's links fall: the pull begins anew, and nobody says that this upstream lied."""
+    p = Play()
+    p.tracker()
+    p.want()
+    p.up("b")
+    p.lease(term=2, fresh=False)
+    p.join("b", 0, 1, 2, 3)
+    p.voucher("b", "first", 0, 4, states=WRONG)
+    p.wait(1.1)
+    assert p.of(Pull) == [Pull(BLOB, 4, COUNT, WRONG[4])]
+    p.hear("b", retraction_of("first"))
+    p.join("b")
+    p.stored(4)
+    assert p.of(StopPull) == [StopPull(BLOB)]
+    assert p.sent("tracker", Release) == []
+    for asked in p.node.downloads.of_blob(BLOB):
+        p.hear("b", Refuse(asked.rid, "absent", 0))
+    p.event(PullEnded(BLOB, "stopped"))
+    assert p.of(Pull) == [Pull(BLOB, 0, COUNT, STATES[0])]
+
+
+def retraction_of(name: str, term: int = 1) -> Retract:
+    from p2pd.swarm.voucher import make_retraction
+    from tests.swarm.fakes import signer
+
+    return make_retraction(signer(key(name)), key(name), BLOB, term)
+
+
+def test_a_strangers_retraction_takes_nothing_from_the_seeder() -> None:
+    p = seeder("b", "c", pieces=4)
+    p.hear("b", retraction_of("stranger", 9))
+    assert p.of(Drop, StopPull) == []
+    assert p.present == [0, 1, 2, 3]
+    p.stored(4)
+    assert p.present == [0, 1, 2, 3, 4]
+
+
+# -- rivals -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_higher_term_wins() -> None:
+    p = seeder("b", pieces=2)
+    p.join("b", term=2)
+    assert p.of(StopPull) == [StopPull(BLOB)]
+    assert p.blob().term == 0
+    assert p.blob().holder == contact("b").node_id
+    assert p.present == [0, 1]
+
+
+def test_a_lower_term_does_not() -> None:
+    p = Play()
+    p.tracker()
+    p.want()
+    p.up("b")
+    p.lease(term=5)
+    p.join("b", term=4)
+    assert p.of(StopPull) == []
+    assert p.blob().term == 5
+
+
+def test_with_one_term_the_lower_id_wins() -> None:
+    names = sorted(("me", "b", "c", "d", "e"), key=lambda name: contact(name).node_id)
+    place = names.index("me")
+    for name in set(names) - {"me"}:
+        p = seeder(name, pieces=2)
+        p.join(name, term=1)
+        assert bool(p.of(StopPull)) == (names.index(name) < place)
+
+
+def test_the_directory_names_another() -> None:
+    p = seeder("b", pieces=2)
+    p.answer(holder="b", term=4)
+    assert p.of(StopPull) == [StopPull(BLOB)]
+
+
+def test_a_new_pull_waits_for_the_end_of_the_old_one() -> None:
+    p = seeder("b", pieces=2)
+    p.answer(holder="b", term=4)
+    p.lease(term=5)
+    assert p.of(Pull) == []
+    p.event(PullEnded(BLOB, "stopped"))  # of the first pull
+    assert p.of(Pull) == [Pull(BLOB, 2, COUNT, STATES[2])]
+
+
+def test_the_end_of_an_old_pull_does_not_cut_the_grace_short() -> None:
+    p = seeder("b", pieces=2)
+    p.answer(holder="b", term=4)
+    p.lease(term=5, fresh=False)
+    p.event(PullEnded(BLOB, "stopped"))
+    assert p.of(Pull) == []
+    p.wait(1.1)
+    assert p.of(Pull) == [Pull(BLOB, 2, COUNT, STATES[2])]
+
+
+def test_what_was_here_before_is_not_hidden_by_a_second_lease() -> None:
+    p = Play()
+    p.event(Resumed(BLOB, SIZE, {i: (STATES[i], STATES[i + 1], None) for i in range(4)}))
+    p.tracker()
+    p.want()
+    p.lease(term=2, fresh=False)
+    p.up("b")
+    p.join("b")
+    assert p.sent("b", Join)[-1].pieces[0] == 0b1111
+    p.request("b", 1, 2)
+    assert p.sent("b", Refuse) == []
+    assert vouch("me", BLOB, SIZE, 0, STATES[:5], 2) in p.of(Upload)[0].vouchers
