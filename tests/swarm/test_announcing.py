@@ -1,0 +1,295 @@
+"""Playbooks of speaking with directories: whom to ask, how often, and what an answer means."""
+
+from __future__ import annotations
+
+import pytest
+
+from p2pd.swarm.commands import Connect, Failed, Pull, SizeHint
+from p2pd.swarm.directory import NEW_S
+from p2pd.swarm.events import ConnectFailed, Members, PeerUp, PullEnded, Stored, Unwant
+from p2pd.swarm.messages import Announce, Answer, Holdings, Release, Withdraw
+from p2pd.swarm.rendezvous import highest
+from tests.swarm.fakes import contact, digest_of, key
+from tests.swarm.play import BLOB, COUNT, SIZE, STATES, Play, seeder, wanter
+
+
+def ranked(*names: str) -> list[str]:
+    """The names as rendezvous hashing ranks them for the blob."""
+    of = {contact(name).node_id: name for name in names}
+    return [of[node] for node in highest(BLOB, of, len(of))]
+
+
+def announcements(p: Play, name: str) -> list[Announce]:
+    return p.sent(name, Announce)
+
+
+# -- to a tracker -----------------------------------------------------------------------------------------------------
+
+
+def test_a_wish_is_announced_at_once() -> None:
+    p = Play()
+    p.tracker()
+    p.want()
+    p.wait(0)
+    [a] = announcements(p, "tracker")
+    assert (a.digest, a.size, a.upstream, a.repository, a.kind) == (BLOB, SIZE, "reg", "app", "blob")
+    assert (a.primary, a.wanting, a.waiting, a.stuck, a.can_pull, a.complete) == (True, True, True, False, True, False)
+    assert (a.term, a.progress, a.need) == (0, 0, 20)
+
+
+def test_what_is_known_later_is_told() -> None:
+    p = Play()
+    p.tracker()
+    p.want(size=-1, clients=0, can_pull=False)
+    p.wait(0)
+    [a] = announcements(p, "tracker")
+    assert (a.size, a.waiting, a.can_pull) == (-1, False, False)
+    p.want(clients=1, can_pull=True)
+    p.wait(0)
+    [a] = announcements(p, "tracker")
+    assert (a.size, a.waiting, a.can_pull) == (SIZE, True, True)
+
+
+def test_a_hungry_node_asks_every_two_seconds() -> None:
+    p = Play()
+    p.tracker()
+    p.want()
+    p.wait(10)
+    assert 4 <= len(announcements(p, "tracker")) - 1 <= 6
+    assert announcements(p, "tracker")[-1].stuck
+
+
+def test_a_node_that_is_fed_asks_rarely() -> None:
+    p = wanter("b")
+    p.wait(0)
+    p.answer(holder="b")
+    p.join("b", *range(5))
+    p.wait(0)
+    for _ in range(4):
+        p.now += 1
+        asked = p.node.downloads.of_blob(BLOB)[0]
+        p.checked("b", asked.rid)
+        p.wait(0)
+        assert len(announcements(p, "tracker")) <= 1
+    p.wait(0.5)
+    assert announcements(p, "tracker") == []
+
+
+def test_a_holder_announces_its_progress() -> None:
+    p = seeder("b", pieces=3)
+    p.wait(2.3)
+    a = announcements(p, "tracker")[-1]
+    assert (a.term, a.progress) == (1, 3)
+
+
+def test_all_of_it_is_here() -> None:
+    p = seeder()
+    p.wait(0)
+    a = announcements(p, "tracker")[-1]
+    assert (a.complete, a.wanting, a.term) == (True, False, 0)
+    assert [m.reason for c in p.ever if hasattr(c, "message") and isinstance(m := c.message, Release)] == ["done"]
+
+
+def test_nothing_is_left_of_a_wish_that_ended() -> None:
+    p = Play()
+    p.tracker()
+    p.want()
+    p.wait(0)
+    p.event(Unwant(BLOB))
+    assert p.sent("tracker", Withdraw) == [Withdraw(BLOB)]
+    assert p.wait(30) == []
+
+
+def test_a_tracker_hears_what_is_stored() -> None:
+    p = Play(holdings_most=3)
+    blobs = [digest_of(str(i)) for i in range(5)]
+    for digest in blobs:
+        p.event(Stored(digest, 100))
+    p.event(Stored(blobs[2], 100))
+    p.tracker()
+    assert p.sent("tracker") == [Holdings((blobs[2], blobs[4], blobs[3]))]
+
+
+def test_the_second_tracker_is_a_stand_by() -> None:
+    p = Play()
+    p.tracker("second", 1)
+    p.tracker("first", 0)
+    p.tracker("third", 2)
+    p.want()
+    p.wait(0)
+    assert {name: a.primary for name in ("first", "second") for a in announcements(p, name)} == {
+        "first": True,
+        "second": False,
+    }
+    assert announcements(p, "third") == []
+    p.down("first")
+    p.wait(0.1)
+    assert [a.primary for a in announcements(p, "second")] == [True]
+    assert [a.primary for a in announcements(p, "third")] == [False]
+
+
+def test_nobody_to_ask_yet() -> None:
+    p = Play()
+    p.node.announcer._settles_at = p.now + 3
+    p.want()
+    assert p.wait(2.9) == []
+    p.tracker()
+    p.wait(0.1)
+    assert announcements(p, "tracker")
+
+
+# -- answers ----------------------------------------------------------------------------------------------------------
+
+
+def test_neighbours_are_met() -> None:
+    p = Play()
+    p.tracker()
+    p.up("known")
+    p.want()
+    p.answer("b", "c", "known", "me")
+    assert [c.contact.name for c in p.of(Connect)] == ["b", "c"]
+
+
+def test_no_more_than_is_enough() -> None:
+    p = Play(neighbours_enough=3)
+    p.tracker()
+    p.want()
+    p.answer(*"abcdefghijkl")
+    assert len(p.of(Connect)) == 5
+
+
+def test_a_size_is_a_hint() -> None:
+    p = Play()
+    p.tracker()
+    p.want(size=-1)
+    p.answer(size=SIZE)
+    assert p.of(SizeHint) == [SizeHint(BLOB, SIZE)]
+    assert p.blob().geometry is None  # the shell decides whether to believe it
+    q = wanter()
+    q.answer(size=7)
+    assert q.of(SizeHint) == []
+
+
+@pytest.mark.parametrize("hold_s", [0, 40])
+def test_nobody_can_get_it(hold_s: int) -> None:
+    p = Play()
+    p.tracker()
+    p.want()
+    p.hear("tracker", Answer(BLOB, -1, b"", 0, False, "denied", hold_s, ()))
+    assert p.of(Failed) == [Failed(BLOB, "denied", hold_s)]
+
+
+def test_a_lease_for_what_is_unwanted_goes_back() -> None:
+    p = wanter("b")
+    p.wait(0)
+    p.join("b", 1)
+    p.checked("b", p.node.downloads.of_blob(BLOB)[0].rid)
+    p.event(Unwant(BLOB))
+    p.lease(term=4)
+    assert p.sent("tracker", Release) == [Release(BLOB, 4, "unwanted", 0)]
+    assert p.of(Pull) == []
+
+
+def test_an_answer_about_a_forgotten_blob() -> None:
+    p = Play()
+    p.tracker()
+    p.answer("b", holder="me", failure="denied")
+    assert p.done == []
+
+
+def test_the_same_lease_twice_is_one() -> None:
+    p = seeder(pieces=2)
+    p.lease()
+    assert p.of(Pull) == []
+
+
+# -- without trackers -------------------------------------------------------------------------------------------------
+
+
+def test_who_knows_nobody_is_its_own_directory() -> None:
+    p = Play()
+    p.want()
+    done = p.wait(NEW_S + 0.5)
+    assert [c for c in done if isinstance(c, Pull)] == [Pull(BLOB, 0, COUNT, STATES[0])]
+    assert p.blob().term == 1
+
+
+def test_who_knows_nobody_hears_that_it_cannot() -> None:
+    p = Play()
+    p.want()
+    p.wait(NEW_S + 0.5)
+    p.event(PullEnded(BLOB, "missing"))
+    done = p.done + p.wait(0.5)
+    assert {c for c in done if isinstance(c, Failed)} == {Failed(BLOB, "missing", 0)}
+
+
+def test_the_two_that_rank_highest_are_asked() -> None:
+    names = ["me", "b", "c", "d", "e"]
+    p = Play()
+    for name in names[1:]:
+        p.up(name)
+    p.want()
+    p.wait(0)
+    first, second = ranked(*names)[:2]
+    asked = {name: a.primary for name in p.numbers for a in announcements(p, name)}
+    assert asked == {name: name == first for name in (first, second) if name != "me"}
+
+
+def test_a_found_node_that_ranks_highest_is_called_first() -> None:
+    others = [f"n{i}" for i in range(30)]
+    first = ranked("me", *others)[0]
+    assert first != "me"
+    p = Play()
+    p.event(Members(tuple(contact(name) for name in others)))
+    p.want()
+    p.wait(0)
+    assert contact(first) in [c.contact for c in p.of(Connect)]
+    assert p.told(Announce) == {}
+    p.up(first)
+    p.wait(0.1)
+    assert [a.primary for a in announcements(p, first)] == [True]
+
+
+def test_one_that_cannot_be_reached_is_passed_over() -> None:
+    others = [f"n{i}" for i in range(30)]
+    first, second, *_ = ranked("me", *others)
+    p = Play()
+    p.event(Members(tuple(contact(name) for name in others)))
+    p.want()
+    p.wait(0)
+    p.event(ConnectFailed(contact(first).node_id))
+    p.wait(0.1)
+    assert second == "me" or contact(second) in [c.contact for c in p.of(Connect)]
+    p.up(second)
+    p.wait(0.1)
+    assert [a.primary for a in announcements(p, second)] == [True]
+
+
+def test_a_node_serves_as_a_directory() -> None:
+    p = Play()
+    p.now += NEW_S
+    p.up("b")
+    p.up("c")
+    a = Announce(BLOB, SIZE, "blob", "reg", "app", True, True, True, False, True, False, 0, 0, 5)
+    p.hear("b", a)
+    [answer] = p.sent("b", Answer)
+    assert answer.holder == contact("b").node_id
+    p.hear("c", a)
+    [answer] = p.sent("c", Answer)
+    assert answer.holder == contact("b").node_id
+    assert [peer.name for peer in answer.peers] == ["b"]
+    p.down("b")
+    [answer] = p.sent("c", Answer)
+    assert answer.holder == contact("c").node_id
+
+
+def test_a_tracker_comes_back() -> None:
+    p = Play()
+    p.up("b")
+    p.want()
+    p.wait(0)
+    p.event(PeerUp(77, contact("tracker"), key("tracker"), True, 0))
+    p.names[77], p.numbers["tracker"] = "tracker", 77
+    p.wait(0.1)
+    assert [a.primary for a in announcements(p, "tracker")] == [True]
+    assert announcements(p, "b") == []
