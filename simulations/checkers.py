@@ -1,0 +1,122 @@
+"""What must never happen, asserted after every event of a run that is checked. Apart from the world, which it reads.
+
+- a piece is kept only when this node's own check of it held, and sent only when it is kept;
+- a piece is in exactly one state at a node;
+- a lease's term at a directory has one holder for ever, and that holder is a member of the blob;
+- every queue keeps its bound.
+
+`Violation` names the node, the event and the rule.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from p2pd.swarm import commands as cmd
+from p2pd.swarm.commands import Command
+from p2pd.swarm.events import Event
+from simulations.hosts import Host, Server
+
+if TYPE_CHECKING:
+    from simulations.world import World
+
+COMMANDS_MAX = 20_000  # that one event leads to
+
+
+class Violation(AssertionError):
+    """A rule was broken."""
+
+
+class Checker:
+    """`after` is called behind every event; the others where the world carries something out."""
+
+    def __init__(self, world: World) -> None:
+        self._w = world
+        self._held: dict[int, set[tuple[bytes, int]]] = {}  # node -> pieces that its own check let pass, or its pull
+        self._kept: dict[int, set[tuple[bytes, int]]] = {}
+        self._holders: dict[tuple[int, int, bytes, int], bytes] = {}  # (tracker, its life, digest, term) -> holder
+        self._event: Event | None = None
+
+    def _fail(self, host: Host, rule: str) -> None:
+        at = self._w.clock.now - self._w.started_at
+        raise Violation(f"n{host.number} at {at:.6f} s, seed {self._w.scenario.seed}: {rule}")
+
+    # -- pieces -----------------------------------------------------------------------------------------------------
+
+    def checked(self, host: Host, digest: bytes, index: int, held: bool) -> None:
+        if held:
+            self._held.setdefault(host.number, set()).add((digest, index))
+
+    def keep(self, host: Host, c: cmd.Keep) -> None:
+        piece = (c.digest, c.index)
+        if piece not in self._held.get(host.number, ()):
+            self._fail(host, f"piece {c.index} kept that no check let pass")
+        states = self._w.layers[c.digest].states
+        if (c.before, c.after) != (states[c.index], states[c.index + 1]):
+            self._fail(host, f"piece {c.index} kept with states that are not the blob's")
+        kept = self._kept.setdefault(host.number, set())
+        if piece in kept:
+            self._fail(host, f"piece {c.index} kept twice")
+        kept.add(piece)
+
+    def upload(self, host: Host, c: cmd.Upload) -> None:
+        whole = host.layers[c.digest].proven
+        if not whole and (c.digest, c.index) not in self._kept.get(host.number, ()):
+            self._fail(host, f"piece {c.index} sent that is not kept")
+
+    def prove(self, host: Host, digest: bytes) -> None:
+        layer = self._w.layers[digest]
+        if host.layers[digest].present != layer.geometry.all:
+            self._fail(host, f"layer {layer.place} proven without all of its pieces")
+
+    def died(self, host: Host) -> None:
+        """What it kept without its disk is gone."""
+        kept = {(d, i) for d, a in host.layers.items() for i in a.kept}
+        self._kept[host.number] = kept
+        self._held[host.number] = set(kept)
+
+    # -- after each event -------------------------------------------------------------------------------------------
+
+    def after(self, host: Host, event: Event, commands: list[Command]) -> None:
+        node = host.node
+        assert node is not None
+        for c in commands:
+            if type(c) is cmd.Drop:
+                kept = self._kept.get(host.number, set())
+                kept -= {(d, i) for d, i in kept if d == c.digest and c.pieces >> i & 1}
+        try:
+            for blob in node.state.blobs.values():
+                blob.check()
+        except AssertionError as error:
+            raise Violation(f"n{host.number} after {event}: a piece in two states or in none: {error}") from error
+        if len(commands) > COMMANDS_MAX:
+            self._fail(host, f"{len(commands)} commands from one {type(event).__name__}")
+        self._check_bounds(host)
+
+    def _check_bounds(self, host: Host) -> None:
+        node = host.node
+        assert node is not None
+        settings = node.state.settings
+        most_out = settings.requests_most + settings.shown_to_one * max(1, len(node.state.peers)) + len(node.state.peers)
+        if node.downloads.out > most_out:
+            self._fail(host, f"{node.downloads.out} requests out")
+        queue = settings.places_most + max(settings.queued_most, settings.queued_whole_most)
+        if node.uploads.load > queue + settings.shown_to_one * len(node.state.peers):
+            self._fail(host, f"{node.uploads.load} uploads under way and queued")
+        if len(node.state.peers) > settings.connections_max + len(self._w.servers):
+            self._fail(host, f"{len(node.state.peers)} connections")
+
+    # -- leases -----------------------------------------------------------------------------------------------------
+
+    def directory(self, server: Server) -> None:
+        """After a tracker handled something."""
+        for layer in self._w.image:
+            lease = server.directory.lease(layer.digest)
+            if lease is None:
+                continue
+            holder, term = lease
+            known = self._holders.setdefault((server.place, server.life, layer.digest, term), holder)
+            if known != holder:
+                raise Violation(f"tracker {server.place}: two holders of term {term} of layer {layer.place}")
+            if holder not in server.ends:
+                raise Violation(f"tracker {server.place}: the lease of layer {layer.place} is with a node that is gone")

@@ -1,0 +1,39 @@
+"""What is counted while a world runs. `results` makes figures of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+TIME_BINS = 160  # of the heat map and the curves
+PIECE_BINS = 120
+
+
+class Records:
+    """Counts; with `span_s` also how pieces arrived over time, in bins of the span (the last one takes the rest)."""
+
+    def __init__(
+        self, span_s: float = 0.0, pieces: int = 1, on_finished: Callable[[float], None] = lambda seconds: None
+    ) -> None:
+        self.finished = on_finished
+        self.transfers = 0  # pieces that came from peers and held
+        self.rejected = 0
+        self.protocol_errors = 0
+        self.blamed = 0
+        self.given_up = 0  # layers that the core called impossible
+        self.stalled = 0  # clients that waited too long
+        self.duplicate = 0.0  # bytes that came for nothing
+        self.cross_zone = 0.0  # bytes
+        self.deaths = 0
+        self.restarts = 0
+        self.counts: dict[str, int] = {}
+        self.span_s = span_s
+        self._per_s = TIME_BINS / span_s if span_s else 0.0
+        self._pieces = pieces
+        self.heat = [[0] * PIECE_BINS for _ in range(TIME_BINS)] if span_s else []
+        self.rates: list[tuple[float, float]] = []  # (seconds, bytes/s of all flows)
+
+    def piece(self, seconds: float, number: int) -> None:
+        """A node keeps piece `number` of the image."""
+        if self._per_s:
+            place = int(seconds * self._per_s)
+            self.heat[place if place < TIME_BINS else TIME_BINS - 1][number * PIECE_BINS // self._pieces] += 1

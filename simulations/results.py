@@ -1,0 +1,118 @@
+"""From a world that has run to the figures, and their JSON.
+
+Times run from each node's own start to its client's last byte, over the nodes that are not made slow and that lived;
+what the slow ones needed stands beside. Nothing here is drawn or printed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from simulations.clock import NEVER, LimitReached
+from simulations.hosts import Host
+from simulations.records import Records
+from simulations.scenario import Scenario
+from simulations.world import World
+
+GRACE = 1.6  # of the bound: what the report's time axis shows at least
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """The nearest-rank percentile of an ascending list: a time that a node really had. 0 of nothing."""
+    if not ordered:
+        return 0.0
+    return ordered[max(0, min(len(ordered) - 1, -int(-share * len(ordered) // 1) - 1))]
+
+
+def simulate(scenario: Scenario, *, on_finished: Callable[[float], None] | None = None, report: bool = False) -> World:
+    """Run a scenario to its end. A run that does not end in its limits is returned as it is: see `problem`."""
+    span = scenario.bound_s * GRACE + scenario.arrival if report else 0.0
+    world = World(scenario, records=Records(span, scenario.pieces, on_finished or (lambda seconds: None)))
+    begun = time.process_time()
+    enabled = gc.isenabled()
+    gc.disable()  # millions of small events, none of them in a cycle
+    try:
+        world.run()
+    except LimitReached as error:
+        world.problem = str(error)
+    finally:
+        if enabled:
+            gc.enable()
+        world.cpu_s = time.process_time() - begun
+    return world
+
+
+def figures(world: World) -> dict[str, Any]:
+    """The JSON's fields."""
+    s, r = world.scenario, world.records
+    counted = [h for h in world.hosts if h.done_at < NEVER and not h.is_straggler]
+    times = sorted(h.done_at - h.started_at for h in counted)
+    slow = sorted(h.done_at - h.started_at for h in world.hosts if h.done_at < NEVER and h.is_straggler)
+    useful = sum(h.received for h in world.hosts) - r.duplicate
+    sent = sorted(h.sent / s.total for h in world.hosts)
+    upstream = world.pulls.bytes_sent / _wanted_once(world)
+    crossed = (r.cross_zone + world.pulls.bytes_sent) / (s.total * s.zones) if s.zones > 1 else 0.0
+    slowest = times[-1] if times else 0.0
+    result: dict[str, Any] = {
+        "p50_s": percentile(times, 0.5),
+        "p90_s": percentile(times, 0.9),
+        "p99_s": percentile(times, 0.99),
+        "p999_s": percentile(times, 0.999),
+        "slowest_s": slowest,
+        "bound_s": s.bound_s,
+        "upstream_copies": upstream,
+        "duplicate_ratio": r.duplicate / useful if useful > 0 else 0.0,
+        "cross_zone_copies": crossed,
+        "unfinished": world.unfinished,
+        "transfers": r.transfers,
+        "cpu_s": world.cpu_s,
+        "seed": s.seed,
+        "p50_over_bound": percentile(times, 0.5) / s.bound_s,
+        "p99_over_bound": percentile(times, 0.99) / s.bound_s,
+        "slowest_over_bound": slowest / s.bound_s,
+        "refused_per_transfer": r.counts.get("refused", 0) / max(1, r.transfers),
+        "hedged_per_transfer": r.counts.get("hedged", 0) / max(1, r.transfers),
+        "upload_copies": {
+            "p1": percentile(sent, 0.01), "p50": percentile(sent, 0.5), "p99": percentile(sent, 0.99),
+            "most": sent[-1],
+        },
+        "stragglers_p50_s": percentile(slow, 0.5),
+        "stragglers_slowest_s": slow[-1] if slow else 0.0,
+        "nodes": s.nodes, "pieces": s.pieces, "deaths": r.deaths, "restarts": r.restarts,
+        "rejected_pieces": r.rejected, "protocol_errors": r.protocol_errors, "blamed": r.blamed,
+        "upstream_requests": world.pulls.requests, "bypassed_layers": world.pulls.bypassed,
+        "given_up": r.given_up, "stalled_clients": r.stalled, "events": world.clock.events,
+        "problem": world.problem, "fingerprint": fingerprint(world), "scenario": describe(s),
+    }  # fmt: skip
+    return result
+
+
+def _wanted_once(world: World) -> float:
+    """Bytes that upstream has to send at least: layers that somebody had already are not among them."""
+    return float(sum(layer.geometry.size for layer in world.missing_at_first())) or float(world.scenario.total)
+
+
+def fingerprint(world: World) -> str:
+    """Differs if anything in the run went another way: when each node ended, and how much happened."""
+    text = ",".join(_ending(host) for host in world.hosts)
+    text += f";{world.clock.events};{world.records.transfers};{world.clock.now!r}"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _ending(host: Host) -> str:
+    return f"{host.done_at!r}:{host.sent!r}:{host.received!r}"
+
+
+def describe(scenario: Scenario) -> dict[str, Any]:
+    """A scenario's parameters, without those that stand at their defaults."""
+    plain: dict[str, Any] = {}
+    for field in dataclasses.fields(scenario):
+        value = getattr(scenario, field.name)
+        if value != field.default or field.name in ("nodes", "image", "link", "seed"):
+            plain[field.name] = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+    return plain
