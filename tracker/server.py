@@ -14,6 +14,7 @@ from p2pd.fleet import NodeKey
 from p2pd.peers.connection import Connection, Outgoing
 from p2pd.peers.frames import FrameReader
 from p2pd.peers.handshake import Doorstep
+from p2pd.peers.incoming import Intake
 from p2pd.peers.transport import ConnectionLost, PlainTransport
 from p2pd.ratelimit import RateLimit
 from p2pd.swarm.directory import Directory
@@ -56,6 +57,8 @@ class Tracker:
         self._nodes: dict[bytes, Node] = {}
         self._hello = Hello(PROTOCOL_VERSION, NodeKey.generate().public, "tracker", "", "", 0, fleet)
         self._doorstep = Doorstep(HANDSHAKES_MAX)
+        self._intake = Intake()  # of nothing: a tracker asks for no pieces
+        self._unlimited = RateLimit(None)
 
     def summary(self) -> dict[str, int]:
         return self._directory.summary()
@@ -93,7 +96,9 @@ class Tracker:
             log.info("a stranger was turned away: %s", error)
             return
         node = Node(self, contact)
-        node.connection = Connection(transport, frames, node, up=RateLimit(None), down=RateLimit(None), sink_errors=())
+        node.connection = Connection(
+            transport, frames, node, intake=self._intake, up=self._unlimited, down=self._unlimited, sink_errors=()
+        )
         old = self._nodes.get(contact.node_id)
         if old and old.connection:
             old.connection.close("connected anew")

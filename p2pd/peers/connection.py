@@ -1,4 +1,4 @@
-"""One live connection: a task that reads, a task that writes, and one that keeps an eye on both.
+"""One live connection: a task that reads, one that stores what came, one that writes, and one that watches them.
 
 Frames go out in order of being queued, before the next run of a piece; pieces go out one after another in runs, so that
 a cancelled one stops at the next run. Errors of the other side end the connection and nothing else.
@@ -14,7 +14,7 @@ from typing import Protocol
 import trio
 
 from p2pd.peers.frames import FrameReader
-from p2pd.peers.incoming import Incoming
+from p2pd.peers.incoming import Incoming, Intake, Storing
 from p2pd.peers.transport import ConnectionLost, PlainTransport
 from p2pd.ratelimit import RateLimit
 from p2pd.swarm.messages import RUN_SIZE_MAX, Hello, Message, Ping, ProtocolError, Run, encode
@@ -83,6 +83,7 @@ class Connection:
         frames: FrameReader,
         handler: Handler,
         *,
+        intake: Intake,
         up: RateLimit,
         down: RateLimit,
         sink_errors: tuple[type[Exception], ...],
@@ -90,6 +91,7 @@ class Connection:
         self._transport = transport
         self._frames = frames
         self._handler = handler
+        self._storing = Storing(intake, self._piece_came, self._piece_overtaken)
         self._up, self._down = up, down
         self._sink_errors = sink_errors
         self._queue: deque[bytes] = deque()
@@ -124,7 +126,7 @@ class Connection:
         incoming = self._expected.pop(rid, None)
         if incoming:
             length = incoming.length - incoming.received
-            incoming.abandon()
+            incoming.give_up()
         if length:
             self._abandoned[rid] = length
             if len(self._abandoned) > ABANDONED_MAX:
@@ -154,13 +156,14 @@ class Connection:
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
-                    for task in (self._read, self._write, self._watch):
+                    for task in (self._read, self._store, self._write, self._watch):
                         nursery.start_soon(self._guarded, task)
         finally:
             self._is_over = True
             for incoming in self._expected.values():
                 incoming.close()
             self._expected.clear()
+            self._storing.close()
             self._transport.close()
             self._end_uploads()
         return self._why or "closed"
@@ -208,7 +211,7 @@ class Connection:
                 raise ProtocolError("a piece whose link no voucher covers")
             incoming.begin(link)
             self._handler.on_piece_started(run.rid)
-        await self._take(incoming, run)
+        await incoming.take_run(run, self._frames, self._storing)
 
     def _charge(self, run: Run) -> None:
         """A run of something that was asked for once, and is not wanted any more: no more of it than was asked for."""
@@ -219,21 +222,23 @@ class Connection:
         if not left:
             del self._abandoned[run.rid]
 
-    async def _take(self, incoming: Incoming, run: Run) -> None:
+    # -- storing ----------------------------------------------------------------------------------------------------
+
+    async def _store(self) -> None:
         try:
-            await incoming.take_run(run, self._frames)
+            await self._storing.run()
         except self._sink_errors as error:
-            self._handler.on_sink_failed(run.rid, error)
+            assert self._storing.failing
+            self._handler.on_sink_failed(self._storing.failing.rid, error)
             raise ConnectionLost("this node can't store the piece") from None
-        if incoming.is_abandoned:
-            return
-        if incoming.is_overtaken:
-            self.abandon(run.rid)
-            self._handler.on_overtaken(run.rid)
-        elif incoming.whole:
-            del self._expected[run.rid]
-            self._handler.on_piece(run.rid, incoming.held)
-            incoming.close()
+
+    def _piece_came(self, incoming: Incoming) -> None:
+        del self._expected[incoming.rid]
+        self._handler.on_piece(incoming.rid, incoming.held)
+
+    def _piece_overtaken(self, incoming: Incoming) -> None:
+        self.abandon(incoming.rid)
+        self._handler.on_overtaken(incoming.rid)
 
     # -- writing ----------------------------------------------------------------------------------------------------
 

@@ -207,7 +207,6 @@ class Network:
             return
         file = self._source(c.digest)
         if file is None:
-            peer.connection.send(Refuse(c.rid, "absent", 0))
             self.post(ev.UploadDone(c.peer, c.rid, 0, False))
             return
         source, size, piece_size = file
@@ -319,7 +318,13 @@ class Network:
         number, self._next_number = self._next_number, self._next_number + 1
         peer = Peer(self, number, contact)
         connection = Connection(
-            transport, frames, peer, up=self._up, down=self._down, sink_errors=self.files.sink_errors
+            transport,
+            frames,
+            peer,
+            intake=self._intake,
+            up=self._up,
+            down=self._down,
+            sink_errors=self.files.sink_errors,
         )
         peer.connection = connection
         self._peers[number] = peer

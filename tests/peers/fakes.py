@@ -180,15 +180,17 @@ async def talk(
     ours, theirs = await sockets()
     transport = PlainTransport(ours)
     handler = Handler()
+    shared = intake or Intake()
     connection = Connection(
         transport,
         FrameReader(transport),
         handler,
+        intake=shared,
         up=up or RateLimit(None),
         down=down or RateLimit(None),
         sink_errors=(DiskFull,),
     )
-    it = Talk(connection, handler, Wire(theirs), intake or Intake())
+    it = Talk(connection, handler, Wire(theirs), shared)
 
     async def run() -> None:
         it.why = await connection.run()

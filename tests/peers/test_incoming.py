@@ -9,7 +9,7 @@ import trio
 
 from p2pd.peers.buffers import CHUNK_SIZE_MAX, CHUNK_SIZE_SMALL, LARGE_MAX, TOTAL_MAX, Buffers
 from p2pd.peers.frames import FrameReader
-from p2pd.peers.incoming import Incoming, Intake
+from p2pd.peers.incoming import CHUNKS_MAX, Incoming, Intake, Storing
 from p2pd.swarm.messages import RUN_SIZE_MAX, Run
 from tests.peers.fakes import DIGEST, DiskFull, Played, Sink, blob_bytes, link_of
 
@@ -17,20 +17,42 @@ MIB = 1024 * 1024
 KEY = (DIGEST, 0)
 
 
-async def bring(incoming: Incoming, data: bytes, start: int = 0, end: int | None = None) -> None:
-    """The runs of data[start:end]; `start` is where a run begins."""
-    end = len(data) if end is None else end
-    for offset in range(start, end, RUN_SIZE_MAX):
-        part = data[offset : min(offset + RUN_SIZE_MAX, end)]
-        await incoming.take_run(Run(incoming.rid, offset, len(part)), FrameReader(Played([part])))
-        if incoming.is_overtaken or incoming.is_abandoned:
-            return
+class Way:
+    """A piece's way through one connection's storing, which runs as long as the `with` block."""
+
+    def __init__(self, piece: Incoming, intake: Intake) -> None:
+        self.piece = piece
+        self.overtaken = self.is_whole = False
+        self.storing = Storing(intake, self._whole, self._overtaken)
+        self.is_working = False
+
+    def _whole(self, piece: Incoming) -> None:
+        self.is_whole = True
+
+    def _overtaken(self, piece: Incoming) -> None:
+        self.overtaken = True
+        piece.give_up()
+
+    async def bring(self, data: bytes, start: int = 0, end: int | None = None) -> None:
+        """The runs of data[start:end]; `start` is where a run begins. Returns when they are stored."""
+        end = len(data) if end is None else end
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.storing.run)
+            for offset in range(start, end, RUN_SIZE_MAX):
+                part = data[offset : min(offset + RUN_SIZE_MAX, end)]
+                run = Run(self.piece.rid, offset, len(part))
+                await self.piece.take_run(run, FrameReader(Played([part])), self.storing)
+                if self.piece.is_given_up:
+                    break
+            while self.storing._chunks:
+                await self.storing._moved.park()
+            nursery.cancel_scope.cancel()
 
 
-def incoming(rid: int, true: bytes, sink: Sink, intake: Intake) -> Incoming:
+def way(rid: int, true: bytes, sink: Sink, intake: Intake) -> Way:
     made = Incoming(rid, KEY, sink, 0, len(true), True, intake)
     made.begin(link_of(true))
-    return made
+    return Way(made, intake)
 
 
 # -- memory -----------------------------------------------------------------------------------------------------------
@@ -94,140 +116,149 @@ async def test_a_buffer_is_used_again() -> None:
 
 
 async def test_an_error_a_cancel_and_an_abandoned_piece_give_their_memory_back() -> None:
-    true, intake = blob_bytes(MIB), Intake()
-    failing = incoming(1, true, Sink(MIB, fails_at=0), intake)
-    with pytest.raises(DiskFull):
-        await bring(failing, true)
-    failing.abandon()  # as the core does, when it hears of it
-    assert intake.buffers.lent == 0
+    true, intake = blob_bytes(3 * MIB), Intake()
+    failing = way(1, true, Sink(3 * MIB, fails_at=MIB), intake)
+    with pytest.RaisesGroup(DiskFull):
+        await failing.bring(true)
+    assert failing.storing.failing is failing.piece
+    failing.piece.give_up()  # as the core does, when it hears of it
+    failing.storing.close()
+    assert (intake.buffers.lent, intake.writers) == (0, {})
 
-    cancelled = incoming(2, true, Sink(MIB), intake)
-    await bring(cancelled, true, 0, RUN_SIZE_MAX)
+    cancelled = way(2, true, Sink(3 * MIB), intake)
+    await cancelled.bring(true, 0, MIB + RUN_SIZE_MAX)
     with trio.CancelScope() as scope:
         scope.cancel()
-        await bring(cancelled, true, RUN_SIZE_MAX)
-    assert intake.buffers.lent == MIB
-    cancelled.close()
-
-    abandoned = incoming(3, true, Sink(MIB), intake)
-    await bring(abandoned, true, 0, RUN_SIZE_MAX)
-    abandoned.abandon()
+        await cancelled.bring(true, MIB + RUN_SIZE_MAX)
+    assert intake.buffers.lent >= MIB
+    cancelled.piece.close()
+    cancelled.storing.close()
     assert (intake.buffers.lent, intake.writers) == (0, {})
+
+    abandoned = way(3, true, Sink(3 * MIB), intake)
+    await abandoned.bring(true, 0, MIB + RUN_SIZE_MAX)
+    abandoned.piece.give_up()
+    assert (intake.buffers.lent, intake.writers) == (0, {})
+
+
+async def test_one_connection_holds_a_few_chunks_however_fast_it_is() -> None:
+    true, intake = blob_bytes(16 * MIB), Intake()
+    entered, leave = threading.Event(), threading.Event()
+    sink, most = Held(16 * MIB, entered, leave), 0
+    one = way(1, true, sink, intake)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.bring, true)
+        await trio.to_thread.run_sync(entered.wait)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        most = intake.buffers.lent
+        leave.set()
+    assert most == CHUNKS_MAX * CHUNK_SIZE_MAX
+    assert one.piece.held
 
 
 # -- one writer -------------------------------------------------------------------------------------------------------
 
 
+class Held(Sink):
+    """A disk that hangs until it is let go."""
+
+    def __init__(self, size: int, entered: threading.Event, leave: threading.Event) -> None:
+        super().__init__(size)
+        self.entered, self.leave = entered, leave
+
+    def write(self, offset: int, data: memoryview) -> None:
+        self.entered.set()
+        self.leave.wait(10)
+        super().write(offset, data)
+
+
 async def test_a_large_piece_is_written_as_it_comes_in_bounded_memory() -> None:
-    true, sink, intake = blob_bytes(10 * MIB), Sink(10 * MIB), Intake()
-    one = incoming(1, true, sink, intake)
-    await bring(one, true, 0, 5 * MIB)
+    true, sink, intake = blob_bytes(10 * MIB + 5), Sink(10 * MIB + 5), Intake()
+    one = way(1, true, sink, intake)
+    await one.bring(true, 0, 5 * MIB + RUN_SIZE_MAX)
     assert intake.buffers.lent == CHUNK_SIZE_MAX
-    await bring(one, true, 5 * MIB)
-    assert one.held
+    await one.bring(true, 5 * MIB + RUN_SIZE_MAX)
+    assert one.is_whole
+    assert one.piece.held
     assert bytes(sink.data) == true
-    assert sink.writes == [(0, 4 * MIB), (4 * MIB, 4 * MIB), (8 * MIB, 2 * MIB)]
-    one.close()
-    assert intake.writers == {}
+    assert sink.writes == [*((place * MIB, MIB) for place in range(10)), (10 * MIB, 5)]
+    assert (intake.buffers.lent, intake.writers) == (0, {})
 
 
-async def test_of_two_that_bring_a_large_piece_the_second_writes_nothing() -> None:
+async def test_a_wrong_byte_anywhere_is_found() -> None:
+    true, intake = blob_bytes(3 * MIB), Intake()
+    for place in (0, MIB - 1, MIB, 3 * MIB - 1):
+        wrong = bytearray(true)
+        wrong[place] ^= 1
+        one = way(1, true, Sink(3 * MIB), intake)
+        await one.bring(bytes(wrong))
+        assert one.is_whole
+        assert not one.piece.held
+
+
+async def test_of_two_that_bring_a_piece_the_second_writes_nothing() -> None:
     """Else a liar's bytes could follow the right ones of the other into the file, after those were checked."""
     true, sink, intake = blob_bytes(10 * MIB), Sink(10 * MIB), Intake()
-    false = bytes(10 * MIB)
-    good, bad = incoming(1, true, sink, intake), incoming(2, true, sink, intake)
-    await bring(good, true, 0, 4 * MIB)
-    await bring(bad, false)
-    assert bad.is_overtaken
-    await bring(good, true, 4 * MIB)
-    assert good.held
+    good, bad = way(1, true, sink, intake), way(2, true, sink, intake)
+    await good.bring(true, 0, 4 * MIB)
+    await bad.bring(bytes(10 * MIB))
+    assert bad.overtaken
+    await good.bring(true, 4 * MIB)
+    assert good.piece.held
     assert bytes(sink.data) == true
-    bad.close()
-    good.close()
     assert (intake.buffers.lent, intake.writers) == (0, {})
 
 
-async def test_a_writer_that_stands_still_is_overtaken_by_one_that_moves(autojump_clock: object) -> None:
+async def test_a_writer_that_stands_still_is_overtaken_by_one_that_moves() -> None:
     true, sink, intake = blob_bytes(10 * MIB), Sink(10 * MIB), Intake()
-    slow = incoming(1, true, sink, intake)
-    intake.threads = trio.CapacityLimiter(1)
-    await _inline(bring, slow, bytes(10 * MIB), 0, 4 * MIB)
-    await trio.sleep(1)
-    quick = incoming(2, true, sink, intake)
-    await _inline(bring, quick, true, 0, 4 * MIB)
-    await _inline(bring, slow, bytes(10 * MIB), 4 * MIB)
-    assert slow.is_overtaken
-    await _inline(bring, quick, true, 4 * MIB)
-    assert quick.held
+    slow = way(1, true, sink, intake)
+    await slow.bring(bytes(10 * MIB), 0, 4 * MIB)
+    quick = way(2, true, sink, intake)
+    await quick.bring(true, 0, 4 * MIB)
+    await slow.bring(bytes(10 * MIB), 4 * MIB)
+    assert slow.overtaken
+    await quick.bring(true, 4 * MIB)
+    assert quick.piece.held
     assert bytes(sink.data) == true
-    slow.close()
-    quick.close()
     assert (intake.buffers.lent, intake.writers) == (0, {})
-
-
-async def _inline(call: object, *arguments: object) -> None:
-    """Thread work in the loop's own thread: an autojump clock does not see threads."""
-
-    async def run_sync(function: object, *args: object, **_: object) -> object:
-        return function(*args)  # type: ignore[operator]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trio.to_thread, "run_sync", run_sync)
-        await call(*arguments)  # type: ignore[operator]
 
 
 async def test_nobody_writes_a_piece_while_another_is_writing_it() -> None:
-    true, intake = blob_bytes(2 * MIB), Intake()
+    true, intake = blob_bytes(MIB), Intake()
     entered, leave = threading.Event(), threading.Event()
-
-    class Slow(Sink):
-        def write(self, offset: int, data: memoryview) -> None:
-            entered.set()
-            leave.wait(10)
-            super().write(offset, data)
-
-    slow, quick = Slow(2 * MIB), Sink(2 * MIB)
-    first, second = incoming(1, true, slow, intake), incoming(2, true, quick, intake)
+    quick = Sink(MIB)
+    first, second = way(1, true, Held(MIB, entered, leave), intake), way(2, true, quick, intake)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(bring, first, true)
+        nursery.start_soon(first.bring, true)
         await trio.to_thread.run_sync(entered.wait)
-        await bring(second, true)
-        assert second.is_overtaken
+        await second.bring(true)
+        assert second.overtaken
         assert quick.writes == []
         leave.set()
-    assert first.held
-    first.close()
-    second.close()
+    assert first.piece.held
     assert (intake.buffers.lent, intake.writers) == (0, {})
 
 
 async def test_a_piece_abandoned_while_it_is_written_keeps_its_right_until_the_write_is_over() -> None:
-    true, intake = blob_bytes(2 * MIB), Intake()
+    true, intake = blob_bytes(MIB), Intake()
     entered, leave = threading.Event(), threading.Event()
-
-    class Slow(Sink):
-        def write(self, offset: int, data: memoryview) -> None:
-            entered.set()
-            leave.wait(10)
-            super().write(offset, data)
-
-    first = incoming(1, true, Slow(2 * MIB), intake)
+    first = way(1, true, Held(MIB, entered, leave), intake)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(bring, first, true)
+        nursery.start_soon(first.bring, true)
         await trio.to_thread.run_sync(entered.wait)
-        first.abandon()
-        assert intake.writers == {KEY: first}
-        assert intake.buffers.lent == 2 * MIB
+        first.piece.give_up()
+        assert intake.writers == {KEY: first.piece}
+        assert intake.buffers.lent == MIB
         leave.set()
+    assert not first.is_whole
     assert (intake.buffers.lent, intake.writers) == (0, {})
 
 
 async def test_after_a_failure_the_next_one_may_write() -> None:
     true, sink, intake = blob_bytes(10 * MIB), Sink(10 * MIB), Intake()
-    gone, next_one = incoming(1, true, sink, intake), incoming(2, true, sink, intake)
-    await bring(gone, bytes(10 * MIB), 0, 4 * MIB)
-    gone.close()
-    await bring(next_one, true)
-    assert next_one.held
+    gone, next_one = way(1, true, sink, intake), way(2, true, sink, intake)
+    await gone.bring(bytes(10 * MIB), 0, 4 * MIB)
+    gone.piece.close()
+    await next_one.bring(true)
+    assert next_one.piece.held
     assert bytes(sink.data) == true
-    next_one.close()
