@@ -97,7 +97,9 @@ class Checker:
         node = host.node
         assert node is not None
         settings = node.state.settings
-        most_out = settings.requests_most + settings.shown_to_one * max(1, len(node.state.peers)) + len(node.state.peers)
+        most_out = (
+            settings.requests_most + settings.shown_to_one * max(1, len(node.state.peers)) + len(node.state.peers)
+        )
         if node.downloads.out > most_out:
             self._fail(host, f"{node.downloads.out} requests out")
         queue = settings.places_most + max(settings.queued_most, settings.queued_whole_most)

@@ -85,9 +85,32 @@ class Host:
     """One node, through all its lives."""
 
     __slots__ = (
-        "alive", "connecting", "contact", "disk_free", "done_at", "down", "ends", "first_at", "is_lossy", "is_straggler",
-        "key", "layers", "life", "ninety_at", "next_end", "node", "number", "pieces", "pulls", "received", "sent",
-        "started_at", "up", "wake_at", "wrong_share", "zone",
+        "alive",
+        "connecting",
+        "contact",
+        "disk_free",
+        "done_at",
+        "down",
+        "ends",
+        "first_at",
+        "is_lossy",
+        "is_straggler",
+        "key",
+        "layers",
+        "life",
+        "next_end",
+        "ninety_at",
+        "node",
+        "number",
+        "pieces",
+        "pulls",
+        "received",
+        "sent",
+        "started_at",
+        "up",
+        "wake_at",
+        "wrong_share",
+        "zone",
     )  # fmt: skip
 
     def __init__(self, number: int, zone: int, up: Link, down: Link) -> None:

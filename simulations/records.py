@@ -9,12 +9,11 @@ PIECE_BINS = 120
 
 
 class Records:
-    """Counts; with `span_s` also how pieces arrived over time, in bins of the span (the last one takes the rest)."""
+    """Counts; with `span_s` also how pieces and rates went over time, in bins of the span (the last takes the rest)."""
 
     def __init__(
-        self, span_s: float = 0.0, pieces: int = 1, on_finished: Callable[[float], None] = lambda seconds: None
+        self, span_s: float = 0.0, pieces: int = 1, on_progress: Callable[[float, int], None] | None = None
     ) -> None:
-        self.finished = on_finished
         self.transfers = 0  # pieces that came from peers and held
         self.rejected = 0
         self.protocol_errors = 0
@@ -26,14 +25,14 @@ class Records:
         self.deaths = 0
         self.restarts = 0
         self.counts: dict[str, int] = {}
-        self.span_s = span_s
-        self._per_s = TIME_BINS / span_s if span_s else 0.0
-        self._pieces = pieces
+        self.on_progress = on_progress
+        self.interval_s = span_s / TIME_BINS
         self.heat = [[0] * PIECE_BINS for _ in range(TIME_BINS)] if span_s else []
-        self.rates: list[tuple[float, float]] = []  # (seconds, bytes/s of all flows)
+        self.rates: list[tuple[float, float, float, float]] = []  # seconds, bytes/s of all flows, shares of busy lines
+        self._pieces = pieces
 
     def piece(self, seconds: float, number: int) -> None:
         """A node keeps piece `number` of the image."""
-        if self._per_s:
-            place = int(seconds * self._per_s)
+        if self.interval_s:
+            place = int(seconds / self.interval_s)
             self.heat[place if place < TIME_BINS else TIME_BINS - 1][number * PIECE_BINS // self._pieces] += 1

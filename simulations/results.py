@@ -29,10 +29,15 @@ def percentile(ordered: Sequence[float], share: float) -> float:
     return ordered[max(0, min(len(ordered) - 1, -int(-share * len(ordered) // 1) - 1))]
 
 
-def simulate(scenario: Scenario, *, on_finished: Callable[[float], None] | None = None, report: bool = False) -> World:
-    """Run a scenario to its end. A run that does not end in its limits is returned as it is: see `problem`."""
-    span = scenario.bound_s * GRACE + scenario.arrival if report else 0.0
-    world = World(scenario, records=Records(span, scenario.pieces, on_finished or (lambda seconds: None)))
+def simulate(
+    scenario: Scenario, *, on_progress: Callable[[float, int], None] | None = None, report: bool = False
+) -> World:
+    """Run a scenario to its end. A run that does not end in its limits is returned as it is: see `problem`.
+
+    `on_progress` hears now and then of the simulated seconds and of the pieces that arrived so far.
+    """
+    span = scenario.bound_s * GRACE + scenario.arrival if report or on_progress else 0.0
+    world = World(scenario, records=Records(span, scenario.pieces, on_progress))
     begun = time.process_time()
     enabled = gc.isenabled()
     gc.disable()  # millions of small events, none of them in a cycle

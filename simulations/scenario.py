@@ -217,7 +217,9 @@ def _check_settings(s: Scenario) -> None:
             raise ScenarioError(f"settings.{name}", unknown(name, known))
         kind = float if known[name].type in (float, "float") else int
         if isinstance(value, bool) or not isinstance(value, (int, float)) or (kind is int and value != int(value)):
-            raise ScenarioError(f"settings.{name}", f"{value!r}; allowed: {'a number' if kind is float else 'a whole number'}")
+            raise ScenarioError(
+                f"settings.{name}", f"{value!r}; allowed: {'a number' if kind is float else 'a whole number'}"
+            )
         _within(f"settings.{name}", value, 0, 1 << 40)
 
 

@@ -26,7 +26,6 @@ from simulations.wires import Wires
 
 START_S = 100.0  # on the clock; the trackers have been up for a while then
 CHUNK = 4 * 1024 * 1024  # bytes that the daemon hashes and writes in one go, when they have come
-SETTLES_S = 3.0  # without trackers: how long after its start a node's empty view means nothing
 UPSTREAM = "registry.example"
 
 
@@ -65,12 +64,12 @@ class World:
         self._check_s_per_byte = 1 / scenario.check_rate if scenario.check_rate else 0.0
         self.hosts = self._build_hosts()
         self.unfinished = len(self.hosts)  # nodes that are still to end
-        self.servers = [
-            Server(place, self.new_random(), START_S - 60) for place in range(scenario.trackers)
-        ]
+        self.servers = [Server(place, self.new_random(), START_S - 60) for place in range(scenario.trackers)]
         for server in self.servers:
             self.wires.tick_tracker(server, None)
         self.faults = Faults(self)
+        if self.records.interval_s:
+            self._sample(None, None)
         self._cached = {digest for host in self.hosts for digest in host.layers}
         self.problem = ""  # why it did not end
         self.cpu_s = 0.0
@@ -117,7 +116,7 @@ class World:
     def boot(self, host: Host) -> None:
         """A node's process starts, with what its disk has, and its client asks."""
         s = self.scenario
-        host.boot(self.new_random(), self.settings, self.clock.now, 0.0 if s.trackers else SETTLES_S)
+        host.boot(self.new_random(), self.settings, self.clock.now, self.settings.settle_s)
         self._load_store(host)
         for server in self.servers:
             self.wires.join_tracker(host, server)
@@ -406,9 +405,18 @@ class World:
 
     def _one_less(self) -> None:
         self.unfinished -= 1
-        self.records.finished(self.clock.now - START_S)
         if not self.unfinished:
             self.clock.stop()
+
+    def _sample(self, _: None, __: None) -> None:
+        """Note how busy the lines are."""
+        records, count = self.records, len(self.hosts)
+        up = sum(1 for host in self.hosts if host.up.flows) / count
+        down = sum(1 for host in self.hosts if host.down.flows) / count
+        records.rates.append((self.clock.now - START_S, self.network.rate, up, down))
+        if records.on_progress:
+            records.on_progress(self.clock.now - START_S, sum(host.pieces for host in self.hosts))
+        self.clock.at(self.clock.now + records.interval_s, self._sample)
 
     # -- counting ---------------------------------------------------------------------------------------------------
 

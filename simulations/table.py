@@ -1,0 +1,91 @@
+"""The figures of a run on a terminal. Knows rich; nothing of how they came about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from p2pd.units import format_rate, format_size
+from simulations.scenario import Scenario
+
+ROWS = (("p50", "p50_s"), ("p90", "p90_s"), ("p99", "p99_s"), ("p99.9", "p999_s"), ("slowest", "slowest_s"))
+
+
+def title(s: Scenario) -> str:
+    """One line on what is simulated."""
+    layers = f"{len(s.image)} layer{'s' if len(s.image) > 1 else ''}"
+    text = f"{s.nodes} nodes, {format_size(s.total)} in {layers} ({s.pieces} pieces), {format_rate(s.uplink)} up"
+    text += f", {format_rate(s.downlink)} down"
+    if s.upstream_rate != s.link:
+        text += f", upstream {format_rate(s.upstream_rate)}"
+    if s.zones > 1:
+        text += f", {s.zones} zones 1:{s.oversubscription:g}"
+    return text
+
+
+def print_figures(console: Console, scenario: Scenario, figures: Mapping[str, Any]) -> None:
+    console.print(title(scenario), soft_wrap=True)
+    console.print()
+    table = Table(show_edge=False, pad_edge=False)
+    table.add_column("time to the client's last byte")
+    table.add_column("s", justify="right")
+    table.add_column("over the bound", justify="right")
+    for name, key in ROWS:
+        table.add_row(name, f"{figures[key]:.2f}", f"{figures[key] / figures['bound_s']:.3f}")
+    table.add_row("the bound", f"{figures['bound_s']:.2f}", "1.000", style="dim")
+    if figures["stragglers_slowest_s"]:
+        slow = figures["stragglers_slowest_s"]
+        table.add_row("slowest of the slow nodes", f"{slow:.2f}", f"{slow / figures['bound_s']:.3f}", style="dim")
+    console.print(table)
+    console.print()
+    facts = Table(show_header=False, show_edge=False, pad_edge=False)
+    facts.add_column()
+    facts.add_column(justify="right")
+    for name, value in _facts(scenario, figures):
+        facts.add_row(name, value)
+    console.print(facts)
+    console.print()
+    if figures["problem"]:
+        console.print(f"[red]not finished: {figures['unfinished']} nodes: {figures['problem']}[/red]")
+
+
+def _facts(s: Scenario, f: Mapping[str, Any]) -> list[tuple[str, str]]:
+    upload = f["upload_copies"]
+    facts = [
+        ("upstream copies", f"{f['upstream_copies']:.4f} ({f['upstream_requests']} requests)"),
+        ("duplicate bytes", f"{100 * f['duplicate_ratio']:.2f} %"),
+        ("refused requests a transfer", f"{f['refused_per_transfer']:.2f}"),
+        ("sent by a node, in copies of the image", f"median {upload['p50']:.2f}, most {upload['most']:.2f}"),
+        ("nodes that did not end", str(f["unfinished"])),
+        ("transfers", f"{f['transfers']} in {f['cpu_s']:.1f} s of CPU"),
+    ]
+    if s.zones > 1:
+        facts.insert(3, ("copies that enter a zone", f"{f['cross_zone_copies']:.2f}"))
+    for name, key in (
+        ("died", "deaths"), ("came back", "restarts"), ("wrong pieces found", "rejected_pieces"),
+        ("layers fetched past p2pd", "bypassed_layers"),
+    ):  # fmt: skip
+        if f[key]:
+            facts.append((name, str(f[key])))
+    return facts
+
+
+def print_grid(console: Console, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """One line for each point of a sweep: its worst seed."""
+    table = Table(show_edge=False, pad_edge=False)
+    for name in names:
+        table.add_column(name)
+    for heading in ("seeds", "p50", "p99", "slowest", "upstream", "duplicates", "refused", "zone copies", "not ended"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        table.add_row(
+            *(str(row["point"][name]) for name in names), str(row["seeds"]), f"{row['p50_over_bound']:.3f}",
+            f"{row['p99_over_bound']:.3f}", f"{row['slowest_over_bound']:.3f}", f"{row['upstream_copies']:.3f}",
+            f"{100 * row['duplicate_ratio']:.2f} %", f"{row['refused_per_transfer']:.2f}",
+            f"{row['cross_zone_copies']:.2f}", str(row["unfinished"]),
+        )  # fmt: skip
+    console.print(table)
+    console.print("times over the bound; the worst seed of each point", style="dim")
