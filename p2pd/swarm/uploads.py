@@ -132,7 +132,8 @@ class Uploads:
         """When the queue may move although nothing is done: the transfer under way counts as slow then."""
         if not self._queue or len(self._active) >= self._s.settings.places_most:
             return NEVER
-        return min((s.started + self._slow_after(s) for s in self._active.values()), default=NEVER)
+        slow_at = (self._slow_at(s) for s in self._active.values())
+        return min((at for at in slow_at if at > self._s.now), default=NEVER)
 
     def _queue_bound(self, peer: Peer) -> int:
         settings = self._s.settings
@@ -144,11 +145,12 @@ class Uploads:
         if len(self._active) >= self._s.settings.places_most:
             return False
         now = self._s.now
-        taken = sum(1 for s in self._active.values() if now - s.started < self._slow_after(s))
+        taken = sum(1 for s in self._active.values() if now < self._slow_at(s))
         return taken < self._s.settings.places
 
-    def _slow_after(self, sending: Sending) -> float:
-        return max(SLOW_FLOOR_S, 2 * sending.length / self.rate) if self.rate else SLOW_FLOOR_S
+    def _slow_at(self, sending: Sending) -> float:
+        """When a transfer no longer counts as one that occupies a place."""
+        return sending.started + (max(SLOW_FLOOR_S, 2 * sending.length / self.rate) if self.rate else SLOW_FLOOR_S)
 
     def _start(self, sending: Sending) -> None:
         blob = self._s.blobs.get(sending.digest)

@@ -13,7 +13,7 @@ from tests.swarm.play import BLOB, COUNT, STATES, Play, seeder, wanter
 
 def holder(*neighbours: str, pieces: int = COUNT - 1, **settings: object) -> Play:
     """A node that has pieces, hides none of them, and wants the rest."""
-    p = wanter("source", **settings)
+    p = wanter("source", **({"queued_most": 2} | settings))
     p.join("source", *range(COUNT))
     while len(p.present) < pieces:
         p.checked("source", p.node.downloads.of_blob(BLOB)[0].rid)
@@ -88,6 +88,18 @@ def test_a_slow_receiver_does_not_occupy_the_place() -> None:
     assert p.request("c", 1, 0) == []
     assert [c for c in p.wait(0.15) if isinstance(c, Upload)] == []
     assert [c.peer for c in p.wait(0.15) if isinstance(c, Upload)] == [p.numbers["c"]]
+
+
+def test_a_slow_transfer_beside_another_does_not_keep_the_node_awake() -> None:
+    """The deadline is never in the past: else the node would spin until the other one is done."""
+    p = holder("slow", "b", "c")
+    p.request("slow", 1, 0)
+    p.wait(0.3)
+    p.request("b", 1, 0)
+    p.request("c", 1, 0)
+    assert p.node.uploads.deadline > p.now
+    p.wait(0.2)
+    assert p.node.uploads.deadline > p.now
 
 
 def test_at_most_four_places() -> None:
