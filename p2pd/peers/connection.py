@@ -103,6 +103,7 @@ class Connection:
         self._scope = trio.CancelScope()
         self._why = ""
         self._is_over = False
+        self.has_broken_protocol = False  # the reason for its end
         self.bytes_in = 0
         self.bytes_out = 0
 
@@ -171,7 +172,10 @@ class Connection:
     async def _guarded(self, task: Callable[[], Awaitable[None]]) -> None:
         try:
             await task()
-        except (ConnectionLost, ProtocolError) as error:
+        except ConnectionLost as error:
+            self.close(str(error))
+        except ProtocolError as error:
+            self.has_broken_protocol = not self._why
             self.close(str(error))
 
     def _end_uploads(self) -> None:

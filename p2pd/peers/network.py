@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 DIAL_TIMEOUT_S = 5.0
 DIALS_MAX = 12  # at a time
 DIALS_WAITING_MAX = 256  # behind them; more contacts are passed over, since directories name them again
+SHUNNED_S = 60.0  # a peer that broke the protocol
+SHUNNED_MAX = 4096
 HANDSHAKES_MAX = 64  # strangers that have not said hello yet
 TRACKER_RETRY_S = (0.25, 5.0)  # the first pause after a tracker is lost, and the longest
 TRACKER_STEADY_S = 10.0  # a connection that lasted so long was a good one: the pauses begin anew
@@ -136,6 +138,7 @@ class Network:
         self._peers: dict[int, Peer] = {}
         self._next_number = 1
         self._dialling: set[bytes] = set()
+        self._shunned: dict[bytes, float] = {}  # node id -> until when
         self._doorstep = Doorstep(HANDSHAKES_MAX)
         self.trackers: dict[str, str] = {}  # address -> state, for the status
 
@@ -168,7 +171,9 @@ class Network:
         return (peer.connection.bytes_in, peer.connection.bytes_out) if peer and peer.connection else (0, 0)
 
     def _connect(self, c: cmd.Connect) -> None:
-        if c.contact.node_id not in self._dialling and len(self._dialling) < DIALS_MAX + DIALS_WAITING_MAX:
+        if self._is_shunned(c.contact):
+            self.post(ev.ConnectFailed(c.contact.node_id))
+        elif c.contact.node_id not in self._dialling and len(self._dialling) < DIALS_MAX + DIALS_WAITING_MAX:
             self._dialling.add(c.contact.node_id)
             self._nursery.start_soon(self._dial, c.contact)
 
@@ -255,6 +260,9 @@ class Network:
         frames = FrameReader(transport)
         try:
             key, contact = await self._doorstep.meet(transport, frames, self.hello)
+            if self._is_shunned(contact):
+                transport.close()
+                return
         except (ConnectionLost, ProtocolError) as error:
             log.debug("a stranger was turned away: %s", error)
             return
@@ -334,7 +342,21 @@ class Network:
             why = await connection.run()
         finally:
             del self._peers[number]
-            if tracker < 0:
+            if connection.has_broken_protocol:
+                self._shun(contact, why)
+            elif tracker < 0:
                 log.debug("peer %s (%s): %s", contact.name, contact.host, why)
             self.post(ev.PeerDown(number, why))
         return why
+
+    def _shun(self, contact: Contact, why: str) -> None:
+        """It broke the protocol, so it is broken, or means harm: no word with it for a while."""
+        who = f"{contact.name} ({contact.node_id.hex()[:16]}, {contact.host}:{contact.port})"
+        log.warning("peer %s broke the protocol, and is avoided for %d s: %s", who, SHUNNED_S, why)
+        now = trio.current_time()
+        self._shunned = {node: until for node, until in self._shunned.items() if until > now}
+        if len(self._shunned) < SHUNNED_MAX:
+            self._shunned[contact.node_id] = now + SHUNNED_S
+
+    def _is_shunned(self, contact: Contact) -> bool:
+        return self._shunned.get(contact.node_id, 0.0) > trio.current_time()
