@@ -34,6 +34,7 @@ TERM_MAX = 1 << 32  # of a lease that is adopted; grants only count on from it, 
 
 # Why a node hands back its lease or can't pull.
 REASONS = ("done", "unwanted", "denied", "missing", "unreachable", "busy", "limited", "wrong-bytes", "bad-answer")
+_BEFORE_THE_FIRST_BYTE = frozenset({"denied", "missing", "limited", "busy"})
 _FAULTS_OF_THE_NODE = frozenset({"denied", "missing", "unreachable", "limited", "wrong-bytes", "bad-answer"})
 
 Outgoing = list[tuple[bytes, Message]]
@@ -64,6 +65,7 @@ class Lease:
     progress: int
     progress_at: float
     link_s: float  # time between the last two signs of progress
+    fresh: bool = False  # nobody had pulled anything before
 
 
 @dataclass(slots=True)
@@ -77,6 +79,7 @@ class Blob:
     upstream: str = ""
     quiet_until: float = -1.0  # grants nothing before: this directory is new to the blob
     gather_until: float = -1.0
+    begun: bool = False  # a holder may have pulled something
     taken: bool = False  # somebody looks to this directory for its lease
     losses: int = 0  # holders in a row lost by no progress
     wrong: int = 0  # holders in a row whose bytes missed the digest
@@ -208,6 +211,7 @@ class Directory:
             if lease is None and a.term < blob.term:
                 return []  # it lost that lease meanwhile, and nobody was there to hear of it: let it ask anew
             previous = lease.holder if lease else b""
+            blob.begun = True
             self._set_lease(blob, Lease(node, a.term, a.progress, now, 0.0))
             if previous:
                 return [(previous, self._answer(blob, previous, 0, now))]
@@ -232,6 +236,8 @@ class Directory:
             blob.wrong = blob.losses = 0
             member.complete, member.wanting = True, False  # else the lease goes on to another, who pulls the rest again
         if blob.lease and blob.lease.holder == node:
+            if blob.lease.fresh and not blob.lease.progress and r.reason in _BEFORE_THE_FIRST_BYTE:
+                blob.begun = False  # the next holder need not ask around for what this one left
             self._set_lease(blob, None)
         return self._grant(blob, now) if blob.lease is None else []
 
@@ -275,9 +281,9 @@ class Directory:
             if now < blob.gather_until:
                 return []
         blob.gather_until = -1.0
-        fresh = blob.term == 0
+        fresh, blob.begun = not blob.begun, True
         blob.term += 1
-        self._set_lease(blob, Lease(node, blob.term, 0, now, 0.0))
+        self._set_lease(blob, Lease(node, blob.term, 0, now, 0.0, fresh))
         answer = self._answer(blob, node, HANDED_OUT, now, fresh=fresh)
         return [(node, answer)]
 

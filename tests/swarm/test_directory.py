@@ -289,6 +289,28 @@ def test_a_holder_that_cannot_hands_it_on(reason: str) -> None:
     assert o.holder() == "b"
 
 
+@pytest.mark.parametrize("reason", ["denied", "missing", "busy"])
+def test_a_lease_of_which_nothing_came_is_fresh_for_the_next(reason: str) -> None:
+    o = Office("a", "b", "c")
+    for name in "abc":
+        o.announce(name)
+    o.release(o.holder(), reason)
+    assert o.heard[-1][1].fresh
+    o.announce(o.holder(), term=o.term(), progress=3)
+    o.release(o.holder(), reason)
+    assert not o.heard[-1][1].fresh
+
+
+@pytest.mark.parametrize("reason", ["unreachable", "bad-answer", "wrong-bytes"])
+def test_a_lease_that_broke_off_is_not(reason: str) -> None:
+    o = Office("a", "b")
+    o.announce("a")
+    o.announce("b")
+    o.release("a", reason)
+    assert o.holder() == "b"
+    assert not o.heard[-1][1].fresh
+
+
 @pytest.mark.parametrize("reason", FAULTS)
 def test_only_when_every_wanter_has_failed_is_it_a_failure(reason: str) -> None:
     o = Office("a", "b", "c")
