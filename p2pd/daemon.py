@@ -16,7 +16,8 @@ import trio
 from p2pd import __version__
 from p2pd.admin import ControlError, Metrics, serve_admin, serve_control
 from p2pd.config import Address, Config
-from p2pd.content.arrivals import Arrivals, text
+from p2pd.content.arrival import text
+from p2pd.content.arrivals import Arrivals
 from p2pd.content.catalogue import Catalogue
 from p2pd.content.images import Images
 from p2pd.content.library import Library
@@ -102,16 +103,24 @@ async def _main(config: Config) -> None:
     for warning in warnings:
         log.warning("%s", warning)
     metrics = Metrics(__version__)
-    key = NodeKey.load_or_make(config.node.state_dir)
     store = Store.open(config.node.state_dir / "blobs", config.store.size_limit)
     try:
+        key = NodeKey.load_or_make(config.node.state_dir)  # behind the store's lock: there is one node here
         async with trio.open_nursery() as nursery:
             await _run_node(config, nursery, metrics, key, store, warnings)
             nursery.cancel_scope.cancel()
     finally:
-        for waiting in store.partials():
+        _put_away(store)
+
+
+def _put_away(store: Store) -> None:
+    """Record what is checked, as far as the disk lets us."""
+    for waiting in store.partials():
+        try:
             waiting.flush()
-        store.close()
+        except StoreError as error:
+            log.error("%s: what is checked could not be recorded: %s", waiting.digest, error)
+    store.close()
 
 
 def _spoken_warnings(config: Config) -> list[str]:
@@ -160,7 +169,7 @@ async def _run_node(
         settles_after_s=settings.settle_s if discovers else 0.0,
     )
     engine = Engine(node)
-    upstreams = Upstreams(config.upstreams, on_request=metrics.upstream_request)
+    upstreams = _upstreams(config, metrics)
     arrivals = Arrivals(store, engine, metrics, nursery)
     puller = Puller(upstreams, arrivals, engine, metrics, nursery)
     catalogue = Catalogue()
@@ -183,6 +192,7 @@ async def _run_node(
         verify=verify if swarming else None,
         ask=network.send_to_all,
         answer=network.send,
+        key_of=partial(_key_of, node),
     )
     network.on_tag_message = tags.heard
     library = Library(
@@ -196,12 +206,11 @@ async def _run_node(
         Patience(config.mirror.hold_back, config.mirror.header_wait, config.mirror.stream == "vouched"),
         random,
         share_private=config.mirror.share_private,
-        credentialed=frozenset(h for h, u in config.upstreams.items() if u.username or u.docker_config),
     )
     status = Status(config, metrics, engine, network, arrivals, store, Images(library, arrivals, store), warnings)
     token = trio.lowlevel.current_trio_token()
     store.on_evict = lambda digest: token.run_sync_soon(arrivals.evicted, digest)
-    arrivals.on_hold = lambda upstream, seconds: upstreams.get(upstream).hold(seconds)
+    arrivals.on_hold = partial(_hold, upstreams)
     arrivals.can_pull, puller.may_share = puller.can_pull, library.may_share
     engine.carry_out(network.commands() | arrivals.commands() | puller.commands() | _counting(metrics))
 
@@ -269,6 +278,25 @@ async def _start_mdns(
 
     interfaces = None if host in ("0.0.0.0", "::") else [host]
     await run_mdns(found, interfaces, FLEET_INSECURE, seen, task_status=task_status)
+
+
+def _upstreams(config: Config, metrics: Metrics) -> Upstreams:
+    try:
+        return Upstreams(config.upstreams, on_request=metrics.upstream_request)
+    except ValueError as error:
+        raise StartError(f"[upstreams] {error}") from None
+
+
+def _hold(upstreams: Upstreams, upstream: str, seconds: int) -> None:
+    """Another node was told by a registry to wait."""
+    if upstreams.is_known(upstream):
+        upstreams.get(upstream).hold(seconds)
+
+
+def _key_of(node: Node, number: int) -> bytes | None:
+    """The key of a connected node; trackers are none."""
+    peer = node.state.peers.get(number)
+    return peer.key if peer and peer.tracker < 0 else None
 
 
 def _counting(metrics: Metrics) -> dict[type, Callable]:

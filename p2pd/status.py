@@ -6,7 +6,8 @@ entitled to them.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,10 +16,11 @@ import trio
 from p2pd import __version__
 from p2pd.admin import CommandFailed, Metrics
 from p2pd.config import Config
-from p2pd.content.arrivals import Arrivals, raw
+from p2pd.content.arrival import raw
+from p2pd.content.arrivals import Arrivals
 from p2pd.content.images import Images
 from p2pd.engine import Engine
-from p2pd.oci import BadName, parse_reference
+from p2pd.oci import BadName, normal_host, parse_reference
 from p2pd.peers.network import Network
 from p2pd.store import Store
 
@@ -76,18 +78,19 @@ class Status:
         self.metrics.set_leases_held(sum(1 for b in state.blobs.values() if b.term))
         self.metrics.set_store_bytes(self.store.used)
 
-    async def control(self, request: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    async def control(self, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """The control socket's commands."""
         match request:
             case {"command": "status"}:
                 yield self.status()
             case {"command": "pull", "image": str(image)}:
                 try:
-                    reference = parse_reference(image, self.config.mirror.default_upstream)
+                    reference = parse_reference(image, normal_host(self.config.mirror.default_upstream))
                 except BadName as error:
                     raise CommandFailed(f"{image[:200]!r} is not an image name: {error}") from None
-                async for report in self.images.pull(reference):
-                    yield report
+                async with aclosing(self.images.pull(reference)) as reports:
+                    async for report in reports:
+                        yield report
             case {"command": str(command)}:
                 raise CommandFailed(f"{command[:80]!r} is not a command: status or pull")
             case _:

@@ -1,7 +1,10 @@
-"""Blobs that are arriving at this node: their files, what of them is there, and who waits for them.
+"""All blobs that are arriving at this node: their files, and what the core and the clients are told of them.
 
 Carries out the core's commands about pieces (Keep, Drop, Prove, ComputeChain, Failed, SizeHint) and tells it of wishes.
 Bytes of peers are written by the connections, bytes from upstream by `pulling`; both through the blob's Partial.
+
+The rule that everything rests on: what the core takes for present, the file has, and is marked to have. A file never
+overwrites a piece that is marked, so a mark which the core knows nothing of would keep wrong bytes in a proven blob.
 
 May know p2pd.store, p2pd.swarm, p2pd.engine; not the mirror and not the network.
 """
@@ -10,105 +13,30 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import trio
 
 from p2pd.admin.metrics import Metrics
+from p2pd.content.arrival import Arrival, Lent, raw, text
+from p2pd.content.chains import states_of
 from p2pd.content.records import pack_record, unpack_record
 from p2pd.engine import Engine
-from p2pd.hashing import Compression
-from p2pd.oci import Kind
-from p2pd.store import OpenBlob, Partial, Store, StoreError
+from p2pd.oci import MANIFEST_SIZE_MAX, Kind
+from p2pd.store import OpenBlob, Partial, Store, StoreError, StoreFull
 from p2pd.swarm import commands as cmd
 from p2pd.swarm import events as ev
-from p2pd.swarm.pieces import Geometry, indices, prefix_end
+from p2pd.swarm.pieces import BLOB_SIZE_MAX, Geometry, indices
 
 log = logging.getLogger(__name__)
 
 KEEP_WANTING_S = 30.0  # after the last client left: a containerd that lost its connection comes back within seconds
+SWEEP_S = 1.0  # how often wishes are looked through
 FLUSH_S = 5.0  # a checked piece is on the disk, recorded, after at most so long
 FLUSH_BYTES = 64 * 1024 * 1024  # ... or so many bytes
 ARRIVING_MAX = 1024  # blobs; a client that asks for more at a time is not an OCI client
-READ_SIZE = 4 * 1024 * 1024  # bytes at a time when the states of a stored blob are computed
-
-
-def raw(digest: str) -> bytes:
-    """The 32 bytes of "sha256:<hex>"."""
-    return bytes.fromhex(digest[7:])
-
-
-def text(digest: bytes) -> str:
-    return "sha256:" + digest.hex()
-
-
-@dataclass(eq=False)
-class Arrival:
-    """One blob on its way. `present`: pieces whose links held; `own_end`: bytes that this node's own pull has written
-    from the beginning on without a gap (not yet checked to the end, but exactly what upstream said)."""
-
-    digest: str
-    kind: Kind
-    upstream: str
-    repository: str
-    size: int = -1
-    size_is_sure: bool = False
-    partial: Partial | None = None
-    piece_size: int = 1
-    present: int = 0
-    own_end: int = 0
-    proven: bool = False
-    failure: str = ""  # one of directory.REASONS, or "storage"
-    hold_s: int = 0
-    refuted: int = 0  # how often pieces had to be dropped: who has read of them can't go on
-    clients: int = 0
-    alone: bool = False
-    keep_until: float = 0.0
-    started_at: float = 0.0
-    progress_at: float = 0.0
-    flushed_at: float = 0.0
-    told_can_pull: bool = False
-    pinned: bool = False  # its file is not to be evicted: it is wanted
-    opening: trio.Lock = field(default_factory=trio.Lock)
-    from_peers: int = 0
-    from_upstream: int = 0
-    changed: trio.Event = field(default_factory=trio.Event)
-
-    def change(self) -> None:
-        """Wake whoever waits for something about this blob."""
-        self.changed.set()
-        self.changed = trio.Event()
-
-    def progress(self) -> None:
-        self.progress_at = trio.current_time()
-        self.change()
-
-    def present_end(self, offset: int) -> int:
-        """The end of what is present from `offset` on, in bytes; `offset` itself if its piece is not."""
-        if self.size < 0:
-            return offset
-        index = prefix_end(self.present, offset // self.piece_size)
-        return max(offset, min(self.size, index * self.piece_size))
-
-
-class Lent:
-    """A partial's file, lent to a sender: pinned until closed."""
-
-    def __init__(self, partial: Partial) -> None:
-        partial.pin()
-        self._partial: Partial | None = partial
-
-    def fileno(self) -> int:
-        assert self._partial
-        return self._partial.fileno()
-
-    def close(self) -> None:
-        if self._partial:
-            self._partial.unpin()
-            self._partial = None
+CHAINS_MAX = 2  # stored blobs hashed at a time, for peers: a warm node that many ask must keep threads for the rest
 
 
 class Arrivals:
@@ -122,6 +50,8 @@ class Arrivals:
         self._metrics = metrics
         self._nursery = nursery
         self._all: dict[str, Arrival] = {}
+        self._much = trio.Event()  # more than FLUSH_BYTES wait to be recorded
+        self._chains = trio.CapacityLimiter(CHAINS_MAX)
         self.can_pull: Callable[[str], bool] = lambda upstream: False
         self.on_hold: Callable[[str, int], None] = lambda upstream, seconds: None
 
@@ -140,20 +70,11 @@ class Arrivals:
         for digest, size in self._store.digests():
             self._engine.post(ev.Stored(raw(digest), size))
         for partial in self._store.partials():
-            if partial.size < 0 or Geometry.of(partial.size).piece_size != partial.piece_size:
-                continue
-            pieces = {i: unpack_record(record) for i, record in partial.present.items()}
-            good = {i: record for i, record in pieces.items() if record}
-            if not good:
-                continue
-            arrival = self._all[partial.digest] = Arrival(partial.digest, "blob", "", "")
-            self._open(arrival, partial)
-            for index in good:
-                arrival.present |= 1 << index
-            self._engine.post(ev.Resumed(raw(partial.digest), partial.size, good))
-            blob = self._engine.node.blob(raw(partial.digest))
-            if blob and not arrival.proven:
-                arrival.present = blob.present
+            if _is_ours(partial):
+                arrival = self._all[partial.digest] = Arrival(partial.digest, "blob", "", "")
+                self._adopt(arrival, partial)
+                if not arrival.present and not arrival.proven:
+                    del self._all[partial.digest]
 
     # -- wishes -----------------------------------------------------------------------------------------------------
 
@@ -166,22 +87,28 @@ class Arrivals:
     def want(
         self, kind: Kind, upstream: str, repository: str, digest: str, size: int, *, keep_s: float = KEEP_WANTING_S
     ) -> Arrival | None:
-        """This node wants the blob from now on; None if there is no room for it. `size` is -1 while unknown."""
+        """This node wants the blob from now on; None if there is no room for it. `size` is -1 while unknown.
+
+        Not for a blob that the store has.
+        """
+        now = trio.current_time()
         arrival = self._all.get(digest)
-        if arrival is None or arrival.failure:
+        if arrival is None:
             if len(self._all) >= ARRIVING_MAX:
                 return None
-            now = trio.current_time()
-            arrival = self._all[digest] = Arrival(digest, kind, upstream, repository, started_at=now, progress_at=now)
+            arrival = self._all[digest] = Arrival(digest, kind, upstream, repository)
         arrival.kind, arrival.upstream, arrival.repository = kind, upstream, repository
-        arrival.keep_until = max(arrival.keep_until, trio.current_time() + keep_s)
+        arrival.keep_until = max(arrival.keep_until, now + keep_s)
+        if arrival.proven:
+            return arrival
         if not arrival.started_at:
-            arrival.started_at = arrival.progress_at = trio.current_time()
+            arrival.started_at = arrival.progress_at = now
             self._pin(arrival)
-        if size >= 0 and arrival.partial is None:
+        if raw(digest) in self._engine.node.state.stored and self._store.proven(digest) is None:
+            # Evicted, or removed by hand, and the core has not heard of it: it would take the wish for fulfilled.
+            self._engine.post(ev.Evicted(raw(digest)))
+        if size >= 0 and not (arrival.partial and arrival.size_is_sure):
             self._nursery.start_soon(self.set_size, arrival, size, True)
-        elif size >= 0:
-            arrival.size_is_sure = True
         self.tell(arrival)
         return arrival
 
@@ -200,10 +127,12 @@ class Arrivals:
                 self.tell(arrival)
 
     def pull_alone(self, arrival: Arrival) -> None:
-        """Its client has nowhere else to go: get what is missing from upstream, lease or not."""
+        """Its client has nowhere else to go: get what is missing from upstream, lease or not. May be repeated."""
         if not arrival.alone:
             arrival.alone = True
             log.info("%s: pulling it outside the lease, for a client without fallback", arrival.digest)
+        blob = self._engine.node.blob(raw(arrival.digest))
+        if blob is None or not (blob.alone or blob.term):
             self.tell(arrival)
 
     def tell(self, arrival: Arrival) -> None:
@@ -224,88 +153,45 @@ class Arrivals:
             )
         )
 
-    async def set_size(self, arrival: Arrival, size: int, sure: bool) -> None:
-        """The size is known: open its file, and tell the core. No room for it makes the arrival fail."""
-        async with arrival.opening:
-            if arrival.partial is None and not arrival.failure:
-                piece_size = Geometry.of(size).piece_size
-                try:
-                    partial = await trio.to_thread.run_sync(
-                        functools.partial(self._store.partial, arrival.digest, size, piece_size, pin=True)
-                    )
-                except (StoreError, ValueError) as error:
-                    log.error("%s can't be stored: %s", arrival.digest, error)
-                    self.fail(arrival.digest, "storage")
-                    return
-                self._open(arrival, partial)
-                arrival.pinned = True
-                self._engine.post(ev.SizeKnown(raw(arrival.digest), size))
-        arrival.size_is_sure = arrival.size_is_sure or (sure and size == arrival.size)
-        arrival.change()
-
-    def _open(self, arrival: Arrival, partial: Partial) -> None:
-        arrival.partial, arrival.size, arrival.piece_size = partial, partial.size, partial.piece_size
-
-    def _pin(self, arrival: Arrival) -> None:
-        """A part that was left from before is wanted again."""
-        if arrival.partial and not arrival.pinned:
-            try:
-                arrival.partial.pin()
-                arrival.pinned = True
-            except StoreError:  # evicted in this moment: begin anew
-                arrival.partial, arrival.size, arrival.present = None, -1, 0
-
     def fail(self, digest: str, reason: str, hold_s: int = 0) -> None:
         """Nobody can get it, or it can't be stored: the clients are told, what is refuted is dropped."""
         arrival = self._all.get(digest)
         if arrival is None or arrival.proven or arrival.failure:
             return
         log.warning("%s: given up: %s", digest, reason)
-        arrival.failure, arrival.hold_s = reason, hold_s
-        if hold_s:
+        arrival.failure = reason
+        if hold_s and arrival.upstream:
             self.on_hold(arrival.upstream, hold_s)
         if reason == "wrong-bytes":
             self._engine.execute(self._engine.node.give_up(raw(digest)))
         else:
-            self._engine.post(ev.Unwant(raw(digest)))
+            if reason == "storage":  # if it is here, the lease goes to a node that has room
+                self._engine.post(ev.PullEnded(raw(digest), "bad-answer"))
+            self._engine.post(ev.Unwant(raw(digest)) if arrival.present else ev.Evicted(raw(digest)))
         del self._all[digest]
         self._let_go(arrival)
         arrival.change()
 
-    def _let_go(self, arrival: Arrival) -> None:
-        """Nobody wants it any more. What holds of it stays, to be served and found again, until room is needed."""
-        if arrival.partial is None:
-            return
-        if arrival.present:
-            kept = Arrival(arrival.digest, arrival.kind, arrival.upstream, arrival.repository)
-            kept.present = arrival.present
-            self._open(kept, arrival.partial)
-            self._all[arrival.digest] = kept
-        self._nursery.start_soon(self._end_partial, arrival.partial, arrival.pinned, not arrival.present)
-
-    async def _end_partial(self, partial: Partial, pinned: bool, empty: bool) -> None:
-        await self._flush(partial)
-        if pinned:
-            partial.unpin()
-        if empty:
-            await trio.to_thread.run_sync(self._store.discard, partial)
-
     async def sweep(self) -> None:
         """For ever: end wishes that nobody has any more, record what is checked."""
         while True:
-            await trio.sleep(1.0)
-            now = trio.current_time()
-            for arrival in list(self._all.values()):
-                if not arrival.clients and arrival.started_at and now > arrival.keep_until and not arrival.proven:
-                    self._end_wish(arrival)
-                elif arrival.started_at and arrival.told_can_pull != self.can_pull(arrival.upstream):
-                    self.tell(arrival)
-                partial = arrival.partial
-                if partial is None or arrival.proven or not partial.unflushed_bytes:
-                    continue
-                if now - arrival.flushed_at >= FLUSH_S or partial.unflushed_bytes >= FLUSH_BYTES:
-                    arrival.flushed_at = now
-                    await self._flush(partial)
+            with trio.move_on_after(SWEEP_S):
+                await self._much.wait()
+            self._much = trio.Event()
+            for arrival in self.all():
+                if arrival.started_at and not arrival.proven:
+                    self._look_after(arrival)
+            for arrival in self.all():
+                if self._flush_is_due(arrival):
+                    arrival.flushed_at = trio.current_time()
+                    assert arrival.partial
+                    await self._flush(arrival.partial)
+
+    def _look_after(self, arrival: Arrival) -> None:
+        if not arrival.clients and trio.current_time() > arrival.keep_until:
+            self._end_wish(arrival)
+        elif arrival.told_can_pull != self.can_pull(arrival.upstream):
+            self.tell(arrival)
 
     def _end_wish(self, arrival: Arrival) -> None:
         blob = self._engine.node.blob(raw(arrival.digest))
@@ -314,6 +200,114 @@ class Arrivals:
         del self._all[arrival.digest]
         self._engine.post(ev.Unwant(raw(arrival.digest)))
         self._let_go(arrival)
+
+    # -- their files --------------------------------------------------------------------------------------------------
+
+    async def set_size(self, arrival: Arrival, size: int, sure: bool) -> None:
+        """The size is known: open its file, and tell the core. No room for it makes the arrival fail.
+
+        `sure`: upstream or a proven manifest says so. Then it goes before what only other nodes said.
+        """
+        async with arrival.opening:
+            if arrival.failure or self._all.get(arrival.digest) is not arrival:
+                return
+            if sure and arrival.partial and not arrival.size_is_sure and arrival.size != size:
+                self._begin_anew(arrival, size)
+            if arrival.partial is None:
+                await self._open(arrival, size)
+        if arrival.partial:
+            arrival.size_is_sure = arrival.size_is_sure or (sure and size == arrival.size)
+        arrival.change()
+
+    async def _open(self, arrival: Arrival, size: int) -> None:
+        if not is_possible(arrival.kind, size):
+            log.error("%s: no %s has %d bytes", arrival.digest, arrival.kind, size)
+            self.fail(arrival.digest, "bad-answer")
+            return
+        piece_size = Geometry.of(size).piece_size
+        try:
+            partial = await trio.to_thread.run_sync(
+                functools.partial(self._store.partial, arrival.digest, size, piece_size, pin=True)
+            )
+        except (StoreError, ValueError) as error:
+            log.error("%s can't be stored: %s", arrival.digest, error)
+            self.fail(arrival.digest, "storage")
+            return
+        if self._all.get(arrival.digest) is not arrival:  # given up meanwhile
+            self._nursery.start_soon(self._end_partial, partial, True, not partial.present)
+            return
+        arrival.pinned = True
+        self._adopt(arrival, partial)
+        self._engine.post(ev.SizeKnown(raw(arrival.digest), size))
+
+    def _adopt(self, arrival: Arrival, partial: Partial) -> None:
+        """It has this file from now on. The core hears which pieces of it hold, and may know better."""
+        arrival.opened(partial)
+        if not partial.present:
+            return
+        pieces = {index: unpack_record(record) for index, record in partial.present.items()}
+        held = {index: record for index, record in pieces.items() if record}
+        if held:
+            self._engine.post(ev.Resumed(raw(arrival.digest), partial.size, held))
+        blob = self._engine.node.blob(raw(arrival.digest))
+        arrival.present = blob.present if blob else 0
+        if arrival.proven:
+            return
+        lost = [index for index in pieces if not arrival.present >> index & 1]
+        if lost:
+            log.warning("%s: %d pieces that were recorded do not hold any more", arrival.digest, len(lost))
+            partial.drop(lost)
+            self._nursery.start_soon(self._flush, partial)
+
+    def _begin_anew(self, arrival: Arrival, size: int) -> None:
+        """Others were wrong about the size: nothing that came of such a blob can hold."""
+        log.warning("%s has %d bytes, not %d as other nodes said", arrival.digest, size, arrival.size)
+        partial, pinned = arrival.partial, arrival.pinned
+        assert partial
+        arrival.closed()
+        self._engine.post(ev.Evicted(raw(arrival.digest)))
+        if pinned:
+            partial.unpin()  # so that the store may replace it
+        self.tell(arrival)
+
+    def _pin(self, arrival: Arrival) -> None:
+        """A part that was left from before is wanted again."""
+        if arrival.partial and not arrival.pinned:
+            try:
+                arrival.partial.pin()
+                arrival.pinned = True
+            except StoreError:  # evicted in this moment: begin anew
+                arrival.closed()
+                self._engine.post(ev.Evicted(raw(arrival.digest)))
+
+    def _let_go(self, arrival: Arrival) -> None:
+        """Nobody wants it any more. What holds of it stays, to be served and found again, until room is needed."""
+        if arrival.partial is None:
+            return
+        if arrival.present:
+            kept = Arrival(arrival.digest, arrival.kind, arrival.upstream, arrival.repository)
+            kept.opened(arrival.partial)
+            kept.present, kept.size_is_sure = arrival.present, arrival.size_is_sure
+            self._all[arrival.digest] = kept
+        self._nursery.start_soon(self._end_partial, arrival.partial, arrival.pinned, not arrival.present)
+
+    async def _end_partial(self, partial: Partial, pinned: bool, empty: bool) -> None:
+        await self._flush(partial)
+        if pinned:
+            partial.unpin()
+        if empty:
+            try:
+                await trio.to_thread.run_sync(self._store.discard, partial)
+            except StoreError as error:
+                log.error("%s: what is left of it can't be removed: %s", partial.digest, error)
+
+    def _flush_is_due(self, arrival: Arrival) -> bool:
+        partial = arrival.partial
+        if partial is None or arrival.proven:
+            return False
+        waiting = partial.unflushed_bytes
+        is_old = trio.current_time() - arrival.flushed_at >= FLUSH_S
+        return waiting >= FLUSH_BYTES or (waiting > 0 and is_old)
 
     async def _flush(self, partial: Partial) -> None:
         try:
@@ -330,17 +324,17 @@ class Arrivals:
         return arrival.partial, arrival.size, arrival.piece_size
 
     def source(self, digest: bytes) -> tuple[OpenBlob | Lent, int, int] | None:
+        """Opens a blob of the store at once: a lock may be waited for, but no data of the disk."""
         name = text(digest)
+        arrival = self._all.get(name)
         try:
-            blob = self._store.open_blob(name)
-            if blob:
-                return blob, blob.size, Geometry.of(blob.size).piece_size
-            arrival = self._all.get(name)
             if arrival and arrival.partial:
                 return Lent(arrival.partial), arrival.size, arrival.piece_size
+            blob = self._store.open_blob(name) if self._store.proven(name) is not None else None
         except StoreError as error:
             log.error("%s can't be sent: %s", name, error)
-        return None
+            return None
+        return (blob, blob.size, Geometry.of(blob.size).piece_size) if blob else None
 
     def sink_failed(self, digest: bytes, error: Exception) -> None:
         log.error("%s can't be stored: %s", text(digest), error)
@@ -350,10 +344,13 @@ class Arrivals:
 
     def _keep(self, c: cmd.Keep) -> None:
         arrival = self._all.get(text(c.digest))
-        if arrival is None or arrival.partial is None:
+        if arrival is None or arrival.partial is None:  # given up in the same moment: the core is to forget it, too
+            self._engine.post(ev.Evicted(c.digest))
             return
         arrival.partial.mark(c.index, pack_record(c.before, c.after, c.voucher))
         arrival.present |= 1 << c.index
+        if arrival.partial.unflushed_bytes >= FLUSH_BYTES:
+            self._much.set()
         arrival.progress()
 
     def _drop(self, c: cmd.Drop) -> None:
@@ -372,19 +369,19 @@ class Arrivals:
     def _prove(self, c: cmd.Prove) -> None:
         arrival = self._all.get(text(c.digest))
         if arrival is None or arrival.partial is None:
+            self._engine.post(ev.Evicted(c.digest))
             return
         arrival.proven = True
         arrival.progress()
-        self._nursery.start_soon(self._commit, arrival)
+        self._nursery.start_soon(self._commit, arrival, arrival.partial)
 
-    async def _commit(self, arrival: Arrival) -> None:
-        partial = arrival.partial
-        assert partial
+    async def _commit(self, arrival: Arrival, partial: Partial) -> None:
         try:
             await trio.to_thread.run_sync(partial.commit)
-        except StoreError as error:
+        except (StoreError, ValueError) as error:
             log.error("%s is whole, but can't be put in its place: %s", arrival.digest, error)
-            self._engine.post(ev.Evicted(raw(arrival.digest)))
+            await self._not_committed(arrival, partial, keep=isinstance(error, StoreFull))
+            return
         took = trio.current_time() - arrival.started_at if arrival.started_at else 0.0
         log.info(
             "%s: proven, %d bytes in %.1f s (%d from peers, %d from upstream)",
@@ -394,55 +391,68 @@ class Arrivals:
             arrival.from_peers,
             arrival.from_upstream,
         )
-        if self._all.get(arrival.digest) is arrival:
-            del self._all[arrival.digest]
+        self._remove(arrival)
         if arrival.pinned:
             partial.unpin()
-        await trio.to_thread.run_sync(self._store.evict)
+        try:
+            await trio.to_thread.run_sync(self._store.evict)
+        except StoreError as error:
+            log.error("the store can't be brought under its limit: %s", error)
+
+    async def _not_committed(self, arrival: Arrival, partial: Partial, *, keep: bool) -> None:
+        """Whoever reads it now may go on. A full disk keeps its bytes, and the next wish tries again; of a file with
+        which the disk failed nothing counts."""
+        arrival.failure = "storage"
+        if not keep:
+            try:
+                await trio.to_thread.run_sync(self._store.remove, arrival.digest)
+            except StoreError as error:
+                log.error("%s: what is left of it can't be removed: %s", arrival.digest, error)
+        self._remove(arrival)
+        self._engine.post(ev.Evicted(raw(arrival.digest)))
+        if arrival.pinned:
+            partial.unpin()
+        arrival.change()
+
+    def _remove(self, arrival: Arrival) -> None:
+        if self._all.get(arrival.digest) is arrival:
+            del self._all[arrival.digest]
 
     def evicted(self, digest: str) -> None:
         """The store made room: the core is told."""
         arrival = self._all.get(digest)
-        if arrival is None or not arrival.started_at:
+        if arrival is None or not arrival.started_at:  # else `want` has told it
             self._all.pop(digest, None)
             self._engine.post(ev.Evicted(raw(digest)))
 
     def _size_hint(self, c: cmd.SizeHint) -> None:
+        """Other nodes say how long it is. No reason to make much room for it, or to call it impossible."""
         arrival = self._all.get(text(c.digest))
-        if arrival and arrival.partial is None and not arrival.failure:
+        if arrival and arrival.partial is None and is_possible(arrival.kind, c.size):
             self._nursery.start_soon(self.set_size, arrival, c.size, False)
 
     async def _compute_chain(self, c: cmd.ComputeChain) -> None:
-        """Hash a stored blob from end to end: its states for the peers, and a check of the disk at the same time."""
-        name = text(c.digest)
+        name, states = text(c.digest), None
         try:
-            blob = self._store.open_blob(name)
-            states = await trio.to_thread.run_sync(_states_of, blob) if blob else None
+            states = await trio.to_thread.run_sync(
+                states_of, self._store, name, limiter=self._chains, abandon_on_cancel=True
+            )
+            if states is not None and states[-1] != c.digest:
+                log.error("%s: its file on this disk is not that blob any more: removed", name)
+                self._metrics.piece_rejected("disk")
+                await trio.to_thread.run_sync(self._store.remove, name)
+                states = None
         except (StoreError, OSError) as error:
             log.error("%s can't be read: %s", name, error)
-            states = None
-        if states is not None and states[-1] != c.digest:
-            log.error("%s: its file on this disk is not that blob any more: removed", name)
-            self._metrics.piece_rejected("disk")
-            await trio.to_thread.run_sync(self._store.remove, name)
             states = None
         self._engine.post(ev.ChainComputed(c.digest, states))
 
 
-def _states_of(blob: OpenBlob) -> tuple[bytes, ...]:
-    """The state after each piece, the digest last. In a worker thread."""
-    geometry = Geometry.of(blob.size)
-    compression, states = Compression(), []
-    buffer = memoryview(bytearray(min(READ_SIZE, geometry.piece_size)))
-    with blob:
-        position = 0
-        for index in range(geometry.count):
-            end = position + geometry.length(index)
-            while position < end:
-                count = os.preadv(blob.fileno(), [buffer[: end - position]], position)
-                if not count:
-                    return (*states, b"")
-                compression.update(buffer[:count])
-                position += count
-            states.append(compression.digest() if index == geometry.count - 1 else compression.state())
-    return tuple(states)
+def is_possible(kind: Kind, size: int) -> bool:
+    """Whether a blob may have that size. The empty one is not among them: it is nothing that could arrive."""
+    return 0 < size <= (MANIFEST_SIZE_MAX if kind == "manifest" else BLOB_SIZE_MAX)
+
+
+def _is_ours(partial: Partial) -> bool:
+    """Whether it is cut as this version cuts it."""
+    return 0 < partial.size <= BLOB_SIZE_MAX and Geometry.of(partial.size).piece_size == partial.piece_size

@@ -6,7 +6,7 @@ May know `library` and `arrivals`.
 from __future__ import annotations
 
 import platform
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,13 +14,16 @@ from typing import Any
 import trio
 
 from p2pd.admin import CommandFailed
-from p2pd.content.arrivals import Arrival, Arrivals
+from p2pd.content.arrival import Arrival
+from p2pd.content.arrivals import Arrivals
 from p2pd.content.library import Library
 from p2pd.mirror import NotAvailable
 from p2pd.oci import INDEX_TYPES, Descriptor, Reference, descriptors_of, platform_manifests
 from p2pd.store import Store
 
 REPORT_S = 0.25
+STALL_S = 300.0  # without a byte of a blob: the command ends with an error
+INDEXES_MAX = 8  # from the reference to the image; real ones have one
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 
 
@@ -76,7 +79,7 @@ class Images:
         self._arrivals = arrivals
         self._store = store
 
-    async def pull(self, reference: Reference) -> AsyncIterator[dict[str, Any]]:
+    async def pull(self, reference: Reference) -> AsyncGenerator[dict[str, Any], None]:
         if not self._library.is_allowed(reference.upstream):
             raise CommandFailed(
                 f'{reference.upstream} is not among the upstreams: add [upstreams."{reference.upstream}"]'
@@ -105,23 +108,19 @@ class Images:
         r = pull.reference
         digest = r.digest or (await self._library.resolve(r.upstream, r.repository, r.tag or "latest")).digest
         pull.digest = digest
-        machine = platform.machine()
-        wanted, bodies = [digest], []
-        while wanted:
-            body, media_type = await self._library.manifest(r.upstream, r.repository, wanted.pop())
-            if media_type in INDEX_TYPES:
-                found = platform_manifests(body, "linux", ARCHITECTURES.get(machine, machine))
-                if not found:
-                    raise CommandFailed(f"{r} has no image for linux/{ARCHITECTURES.get(machine, machine)}")
-                wanted += [d.digest for d in found[:1]]
-            else:
-                bodies.append(body)
-        seen = set()
-        for body in bodies:
-            for kind, descriptor in descriptors_of(body):
-                if kind == "blob" and descriptor.digest not in seen:
-                    seen.add(descriptor.digest)
-                    pull.blobs.append(_Blob(descriptor))
+        machine = ARCHITECTURES.get(platform.machine(), platform.machine())
+        for _ in range(INDEXES_MAX):
+            body, media_type = await self._library.manifest(r.upstream, r.repository, digest)
+            if media_type not in INDEX_TYPES:
+                break
+            found = platform_manifests(body, "linux", machine)
+            if not found:
+                raise CommandFailed(f"{r} has no image for linux/{machine}")
+            digest = found[0].digest
+        else:
+            raise CommandFailed(f"{r}: more than {INDEXES_MAX} indexes, one within the other")
+        blobs = {d.digest: d for kind, d in descriptors_of(body) if kind == "blob"}
+        pull.blobs = [_Blob(descriptor) for descriptor in blobs.values()]
 
     async def _begin(self, pull: ImagePull, blob: _Blob, wishes: ExitStack) -> None:
         r = pull.reference
@@ -136,8 +135,12 @@ class Images:
             blob.error = str(error)
 
     def _look(self, blob: _Blob) -> None:
-        arrival = blob.arrival
-        if arrival and arrival.failure:
-            blob.error = f"{blob.descriptor.digest}: {arrival.failure}"
-        elif arrival and arrival.proven:
-            blob.done = True
+        arrival, digest = blob.arrival, blob.descriptor.digest
+        if arrival is None or blob.done:
+            return
+        if arrival.failure:
+            blob.error = f"{digest}: {arrival.failure}"
+        elif arrival.proven:
+            blob.done = self._arrivals.get(digest) is not arrival  # then it has its place in the store
+        elif trio.current_time() - max(arrival.progress_at, arrival.started_at) > STALL_S:
+            blob.error = f"{digest}: no byte came for {STALL_S:g} s"

@@ -8,16 +8,18 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from random import Random
+from typing import Protocol
 
 import trio
 
 from p2pd.admin.metrics import Metrics
-from p2pd.content.arrivals import Arrival, Arrivals
+from p2pd.content.arrival import Arrival
+from p2pd.content.arrivals import Arrivals, is_possible
 from p2pd.content.catalogue import Catalogue
-from p2pd.content.readers import ArrivingReader, Patience, StoredReader
+from p2pd.content.readers import PATIENT_WAIT_S, ArrivingReader, Patience, StoredReader
 from p2pd.content.tags import Tags
 from p2pd.engine import Engine
 from p2pd.mirror import NotAvailable, Reader, Refused
@@ -28,7 +30,10 @@ from p2pd.upstream import Denied, NotFound, Registry, Response, UnknownUpstream,
 log = logging.getLogger(__name__)
 
 EMPTY_BLOB = "sha256:" + hashlib.sha256(b"").hexdigest()  # nothing to fetch, and no piece to ask for
-PATIENT_WAIT_S = 300.0  # for clients without another host
+
+
+class HasFileno(Protocol):
+    def fileno(self) -> int: ...
 
 
 class Library:
@@ -47,7 +52,6 @@ class Library:
         random: Random,
         *,
         share_private: bool,
-        credentialed: frozenset[str],
     ) -> None:
         self._store = store
         self._upstreams = upstreams
@@ -58,7 +62,6 @@ class Library:
         self._patience = patience
         self._random = random
         self._share_private = share_private
-        self._credentialed = credentialed
         self._tags = tags
 
     # -- the mirror's protocol --------------------------------------------------------------------------------------
@@ -69,11 +72,15 @@ class Library:
     async def resolve(self, upstream: str, repository: str, tag: str) -> Descriptor:
         registry = await self._entitled(upstream, repository)
         try:
-            descriptor = await self._tags.resolve(upstream, repository, tag)
+            resolved = await self._tags.resolve(upstream, repository, tag)
         except UpstreamError as error:
             raise NotAvailable("MANIFEST_UNKNOWN", f"{registry.name}/{repository}:{tag}: {error}") from None
-        self._catalogue.learn_size(descriptor.digest, descriptor.size)
-        return descriptor
+        descriptor = resolved.descriptor
+        if resolved.by_upstream:
+            self._catalogue.learn_size(descriptor.digest, descriptor.size)
+            return descriptor
+        # Another node's word, most likely because upstream can't be asked: whether it can be had at all is not known.
+        return await self.head("manifest", upstream, repository, descriptor.digest)
 
     async def head(self, kind: Kind, upstream: str, repository: str, digest: str) -> Descriptor:
         if kind == "manifest":
@@ -87,6 +94,8 @@ class Library:
                 size = (await registry.head("blob", repository, digest)).size
             except UpstreamError as error:
                 raise NotAvailable("BLOB_UNKNOWN", str(error)) from None
+            if not is_possible("blob", size) and digest != EMPTY_BLOB:
+                raise NotAvailable("BLOB_UNKNOWN", f"{digest} has {size} bytes: no such blob can be served")
             self._catalogue.learn_size(digest, size)
         return Descriptor(digest, size, BLOB_TYPE)
 
@@ -95,29 +104,26 @@ class Library:
         self, kind: Kind, upstream: str, repository: str, digest: str, *, patient: bool
     ) -> AsyncIterator[Reader]:
         await self._entitled(upstream, repository)
-        stored = self._stored(digest)
+        stored = await self._stored(digest)
         if stored is None:
             arrival = await self.arrive(kind, upstream, repository, digest)
             if arrival is not None:
                 with self._arrivals.client(arrival):
-                    if kind == "blob":
-                        self._prefetch(arrival)
-                        await self._size_of(arrival, patient)
-                        yield self._arriving(arrival, patient)
-                        return
-                    await self._proven(arrival, patient)
-            stored = await self._stored_soon(digest)
+                    yield await self._arriving(arrival, kind, upstream, repository, patient)
+                return
+            stored = await self._stored(digest)
+        if stored is None:
+            raise NotAvailable("BLOB_UNKNOWN", f"{digest} was removed from the store in this moment")
         with stored:
             media_type = None
             if kind == "manifest":
-                media_type = self._learn(stored, upstream, repository, digest)
+                media_type = await self._learn(stored, stored.size, upstream, repository, digest)
             yield StoredReader(stored, media_type, self._metrics)
 
     async def passthrough(self, upstream: str, path_and_query: str) -> Response:
         try:
             registry = self._upstreams.get(upstream)
-            repository = path_and_query.split("/tags/list")[0].split("/referrers/")[0]
-            await self._entitled(upstream, repository)
+            await self._entitled(upstream, _repository_of(path_and_query))
             return await registry.passthrough(path_and_query)
         except UpstreamError as error:
             raise NotAvailable("NAME_UNKNOWN", str(error)) from None
@@ -125,14 +131,17 @@ class Library:
     async def manifest(self, upstream: str, repository: str, digest: str) -> tuple[bytes, str]:
         """A manifest's bytes and media type. NotAvailable."""
         async with self.open("manifest", upstream, repository, digest, patient=False) as reader:
-            return os.pread(reader.fileno(), reader.size, 0), reader.media_type or ""
+            return await _read(reader, reader.size, digest), reader.media_type or ""
 
     # -- making it arrive -------------------------------------------------------------------------------------------
 
     async def arrive(self, kind: Kind, upstream: str, repository: str, digest: str) -> Arrival | None:
         """Make a blob arrive; None if it is here meanwhile. Its size may still be unknown. NotAvailable."""
         if digest == EMPTY_BLOB:
-            await trio.to_thread.run_sync(self._store.put, digest, b"")
+            try:
+                await trio.to_thread.run_sync(self._store.put, digest, b"")
+            except StoreError as error:
+                raise _no_disk(error) from None
             return None
         size = self._catalogue.size(digest)
         known = self._arrivals.get(digest)
@@ -157,27 +166,37 @@ class Library:
         if content is None or content.upstream != arrival.upstream:
             return
         for blob in content.blobs:
-            if blob.digest != arrival.digest and self._store.proven(blob.digest) is None:
+            if blob.digest not in (arrival.digest, EMPTY_BLOB) and self._store.proven(blob.digest) is None:
                 other = self._arrivals.get(blob.digest)
                 if other is None or not other.started_at:
                     self._arrivals.want("blob", content.upstream, content.repository, blob.digest, blob.size)
                 else:
                     other.keep_until = max(other.keep_until, arrival.keep_until)
 
-    def _arriving(self, arrival: Arrival, patient: bool) -> ArrivingReader:
+    async def _arriving(
+        self, arrival: Arrival, kind: Kind, upstream: str, repository: str, patient: bool
+    ) -> ArrivingReader:
+        """A reader of it, as soon as its size can be believed. A manifest is shown to nobody before it is proven."""
+        media_type = None
+        if kind == "manifest":
+            await self._until(arrival, lambda: arrival.proven, patient)
+            assert arrival.partial
+            media_type = await self._learn(arrival.partial, arrival.size, upstream, repository, arrival.digest)
+        else:
+            self._prefetch(arrival)
+            await self._until(arrival, lambda: arrival.proven or arrival.size_is_sure, patient)
         return ArrivingReader(
-            arrival, self._arrivals, self._engine, self._metrics, self._patience, self._random, patient=patient
+            arrival,
+            self._arrivals,
+            self._engine,
+            self._metrics,
+            self._patience,
+            self._random,
+            patient=patient,
+            media_type=media_type,
         )
 
-    async def _size_of(self, arrival: Arrival, patient: bool) -> None:
-        await self._until(arrival, lambda: arrival.size >= 0 and arrival.partial is not None, patient)
-
-    async def _proven(self, arrival: Arrival, patient: bool) -> None:
-        await self._until(arrival, lambda: arrival.proven, patient)
-        if arrival.size > MANIFEST_SIZE_MAX:
-            raise NotAvailable("MANIFEST_UNKNOWN", f"{arrival.digest} is larger than a manifest may be")
-
-    async def _until(self, arrival: Arrival, done, patient: bool) -> None:
+    async def _until(self, arrival: Arrival, done: Callable[[], bool], patient: bool) -> None:
         """Wait for something about an arrival, at most `header_wait`; then a patient client's node goes upstream."""
         for wait in (self._patience.header_wait, PATIENT_WAIT_S if patient else 0.0):
             with trio.move_on_after(wait):
@@ -189,36 +208,28 @@ class Library:
                 return
             if patient:
                 self._arrivals.pull_alone(arrival)
-        raise NotAvailable("MANIFEST_UNKNOWN", f"{arrival.digest} did not come in time")
+        raise NotAvailable(_unknown(arrival.kind), f"{arrival.digest} did not come in time")
 
     async def _failed(self, arrival: Arrival) -> None:
         if arrival.failure == "limited":
             await trio.sleep(self._patience.header_wait / 2 * self._random.random())
-        code = "MANIFEST_UNKNOWN" if arrival.kind == "manifest" else "BLOB_UNKNOWN"
-        raise NotAvailable(code, f"no node can get {arrival.digest}: {arrival.failure}")
+        raise NotAvailable(_unknown(arrival.kind), f"no node can get {arrival.digest}: {arrival.failure}")
 
     # -- what is here -----------------------------------------------------------------------------------------------
 
-    def _stored(self, digest: str) -> OpenBlob | None:
+    async def _stored(self, digest: str) -> OpenBlob | None:
+        if self._store.proven(digest) is None:
+            return None
         try:
-            return self._store.open_blob(digest)
+            return await trio.to_thread.run_sync(self._store.open_blob, digest)
         except StoreError as error:
-            raise NotAvailable("BLOB_UNKNOWN", f"this node's disk: {error}") from None
+            raise _no_disk(error) from None
 
-    async def _stored_soon(self, digest: str) -> OpenBlob:
-        """A blob that was proven a moment ago: its file gets its name in a worker thread."""
-        for _ in range(200):
-            stored = self._stored(digest)
-            if stored:
-                return stored
-            await trio.sleep(0.025)
-        raise NotAvailable("BLOB_UNKNOWN", f"{digest} is whole, but could not be put into the store")
-
-    def _learn(self, stored: OpenBlob, upstream: str, repository: str, digest: str) -> str | None:
+    async def _learn(self, file: HasFileno, size: int, upstream: str, repository: str, digest: str) -> str:
         """A manifest's bytes tell its type, and the sizes of what it refers to."""
-        if stored.size > MANIFEST_SIZE_MAX:
+        if size > MANIFEST_SIZE_MAX:
             raise NotAvailable("MANIFEST_UNKNOWN", f"{digest} is larger than a manifest may be")
-        body = os.pread(stored.fileno(), stored.size, 0)
+        body = await _read(file, size, digest)
         media_type = media_type_of(body)
         if media_type is None:
             raise NotAvailable("MANIFEST_UNKNOWN", f"{digest} is not a manifest")
@@ -232,7 +243,7 @@ class Library:
 
         Only credentials make a node see what is private: without them upstream itself refuses.
         """
-        if self._share_private or registry.name not in self._credentialed:
+        if self._share_private or not registry.has_credentials:
             return True
         return not await registry.is_private(repository)
 
@@ -248,3 +259,26 @@ class Library:
         if not allowed:
             raise Refused("DENIED", f"{upstream}/{repository} is private, and share_private is off")
         return registry
+
+
+async def _read(file: HasFileno, size: int, digest: str) -> bytes:
+    """A manifest's bytes."""
+    try:
+        return await trio.to_thread.run_sync(lambda: os.pread(file.fileno(), size, 0))
+    except (StoreError, OSError) as error:
+        log.error("%s can't be read: %s", digest, error)
+        raise _no_disk(error) from None
+
+
+def _no_disk(error: Exception) -> NotAvailable:
+    return NotAvailable("BLOB_UNKNOWN", f"this node's disk: {error}")
+
+
+def _unknown(kind: Kind) -> str:
+    return "MANIFEST_UNKNOWN" if kind == "manifest" else "BLOB_UNKNOWN"
+
+
+def _repository_of(path_and_query: str) -> str:
+    """The name in ".../tags/list?n=5" and ".../referrers/<digest>". A name may hold these words, too."""
+    path = path_and_query.partition("?")[0]
+    return path.rsplit("/", 2)[0]

@@ -8,15 +8,17 @@ May know p2pd.upstream, p2pd.hashing and `arrivals`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import trio
 
 from p2pd.admin.metrics import Metrics
-from p2pd.content.arrivals import Arrival, Arrivals, raw, text
+from p2pd.content.arrival import Arrival, raw, text
+from p2pd.content.arrivals import Arrivals
 from p2pd.engine import Engine
 from p2pd.hashing import Compression
 from p2pd.store import StoreError
@@ -38,23 +40,29 @@ from p2pd.upstream import (
 
 log = logging.getLogger(__name__)
 
-PULLS_MAX = 6  # at a time: their buffers count in the node's 32 MiB
-CHUNK_SIZE = 512 * 1024  # bytes in one worker-thread hop, where upstream is fast
-CHUNK_S = 0.05  # ... and how long a slow upstream's bytes wait for company
-CHUNKS_WAITING = 2  # between the two tasks
+PULLS_MAX = 6  # at a time, before this node says that it has no room for another
+CHUNK_SIZE_MAX = 512 * 1024  # bytes in one worker-thread hop, where upstream is fast
+CHUNK_SIZE_MIN = 64 * 1024  # ... and where many pulls share the memory
+CHUNK_S = 0.05  # how long a slow upstream's bytes wait for company
+CHUNKS_WAITING = 2  # between the two tasks; each of them has one more in hand
+BUFFERS_SIZE = 8 * 1024 * 1024  # bytes in the chunks of all pulls: of the 32 MiB that a node's buffers may take
+THREADS_MAX = 8  # that hash and write: a disk that hangs must not take all of the process's threads
 BREAKS_MAX = 5  # bodies that broke off in a row without a new piece, before the lease is handed back
 
 
 @dataclass(eq=False)
 class Pulling:
-    """One pull under way. `allowed`: pieces below it may be received."""
+    """One pull under way. `allowed`: pieces below it may be received; `before`: an earlier pull of the same blob that
+    has not come to its end yet."""
 
     arrival: Arrival
     first: int
     end: int
-    before: bytes
-    allowed: int = 0
-    stop: bool = False
+    state: bytes
+    allowed: int
+    before: Pulling | None
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    ended: trio.Event = field(default_factory=trio.Event)
     moved: trio.Event = field(default_factory=trio.Event)
 
     def move(self) -> None:
@@ -62,8 +70,8 @@ class Pulling:
         self.moved = trio.Event()
 
 
-class _Stopped(Exception):
-    """The core wants no more of it."""
+class _OtherSize(BadAnswer):
+    """Upstream contradicts the manifest, or itself. Asking again would not help."""
 
 
 class Puller:
@@ -78,7 +86,8 @@ class Puller:
         self._metrics = metrics
         self._nursery = nursery
         self._pulls: dict[bytes, Pulling] = {}
-        self.may_share: Callable = _always
+        self._threads = trio.CapacityLimiter(THREADS_MAX)
+        self.may_share: Callable[[Registry, str], Awaitable[bool]] = _always
 
     def commands(self) -> dict[type, Callable]:
         return {cmd.Pull: self._start, cmd.Allow: self._allow, cmd.StopPull: self._stop}
@@ -96,10 +105,14 @@ class Puller:
 
     def _start(self, c: cmd.Pull) -> None:
         arrival = self._arrivals.get(text(c.digest))
-        if arrival is None or c.digest in self._pulls:
-            self._engine.post(ev.PullEnded(c.digest, "busy"))
+        if arrival is None:  # given up in the same moment: the core is to forget it, too
+            self._engine.post(ev.Evicted(c.digest))
             return
-        pulling = self._pulls[c.digest] = Pulling(arrival, c.first, c.end, c.before or INITIAL_STATE, c.first)
+        earlier = self._pulls.get(c.digest)
+        if earlier:
+            earlier.scope.cancel()  # the core has forgotten it, and hears of the new one's end only
+        pulling = Pulling(arrival, c.first, c.end, c.before or INITIAL_STATE, c.first, earlier)
+        self._pulls[c.digest] = pulling
         self._nursery.start_soon(self._pull, pulling)
 
     def _allow(self, c: cmd.Allow) -> None:
@@ -109,45 +122,61 @@ class Puller:
             pulling.move()
 
     def _stop(self, c: cmd.StopPull) -> None:
+        """At once, not at the next byte of an upstream that may be silent for long."""
         pulling = self._pulls.get(c.digest)
         if pulling:
-            pulling.stop = True
-            pulling.move()
+            pulling.scope.cancel()
 
     # -- one pull ---------------------------------------------------------------------------------------------------
 
     async def _pull(self, pulling: Pulling) -> None:
-        reason, retry_s = "end", 0
+        digest = raw(pulling.arrival.digest)
+        reason, retry_s = "stopped", 0
+        try:
+            with pulling.scope:
+                if pulling.before:
+                    await pulling.before.ended.wait()
+                    pulling.before = None
+                reason, retry_s = await self._outcome(pulling)
+        finally:
+            pulling.ended.set()
+            if self._pulls.get(digest) is pulling:
+                del self._pulls[digest]
+                self._engine.post(ev.PullEnded(digest, reason, retry_s))
+
+    async def _outcome(self, pulling: Pulling) -> tuple[str, int]:
+        """Pull; how it ended, and for how many seconds upstream wants no more."""
         arrival = pulling.arrival
-        breaks = 0
         try:
             registry = self._upstreams.get(arrival.upstream)
             if not await self.may_share(registry, arrival.repository):
-                reason = "denied"
-                return
-            while True:
-                begun = pulling.first
-                try:
-                    await self._stream(registry, pulling)
-                    break
-                except (BadAnswer, Unreachable) as error:
-                    # The body broke off, or the request failed after its own retries: go on where it stopped.
-                    breaks = 1 if pulling.first > begun else breaks + 1
-                    if breaks > (BREAKS_MAX if pulling.first > begun or arrival.from_upstream else 0):
-                        raise
-                    log.info("%s: upstream broke off, going on at piece %d: %s", arrival.digest, pulling.first, error)
-                    await trio.sleep(0.1 * 2**breaks)
-        except _Stopped:
-            reason = "stopped"
+                return "denied", 0
+            await self._persist(registry, pulling)
         except UpstreamError as error:
-            reason, retry_s = _reason_of(error)
             log.warning("%s: upstream: %s", arrival.digest, error)
+            return _reason_of(error)
         except StoreError as error:
-            reason = "bad-answer"
             self._arrivals.sink_failed(raw(arrival.digest), error)
-        finally:
-            del self._pulls[raw(arrival.digest)]
-            self._engine.post(ev.PullEnded(raw(arrival.digest), reason, retry_s))
+            return "bad-answer", 0
+        return "end", 0
+
+    async def _persist(self, registry: Registry, pulling: Pulling) -> None:
+        """Go on where a body broke off, as long as it leads anywhere."""
+        arrival = pulling.arrival
+        breaks = 0
+        while True:
+            begun = pulling.first
+            try:
+                await self._stream(registry, pulling)
+                return
+            except (BadAnswer, Unreachable) as error:
+                # The body broke off, or the request failed after its own retries.
+                breaks = 1 if pulling.first > begun else breaks + 1
+                may_break = 0 if isinstance(error, _OtherSize) or not arrival.from_upstream else BREAKS_MAX
+                if breaks > may_break:
+                    raise
+                log.info("%s: upstream broke off, going on at piece %d: %s", arrival.digest, pulling.first, error)
+                await trio.sleep(0.1 * 2**breaks)
 
     async def _stream(self, registry: Registry, pulling: Pulling) -> None:
         """One request, from the first piece that is still to come. Raises what ends it early."""
@@ -156,19 +185,16 @@ class Puller:
         stop = None
         if arrival.size >= 0 and 0 <= pulling.end * arrival.piece_size < arrival.size:
             stop = pulling.end * arrival.piece_size
-        await self._allowed(pulling, pulling.first, known=arrival.size >= 0)
+        if arrival.size >= 0:
+            await self._allowed(pulling, pulling.first)
         async with registry.open(arrival.kind, arrival.repository, arrival.digest, start, stop) as stream:
             size = stream.opened.size
-            if arrival.partial is None:
-                await self._arrivals.set_size(arrival, size, True)
-            if arrival.failure:
-                raise _Stopped
-            if arrival.size != size:
-                if not arrival.size_is_sure or pulling.first == 0:
-                    raise BadAnswer(f"upstream says {size} bytes, the manifest or an earlier answer {arrival.size}")
-                raise BadAnswer(f"upstream's size changed from {arrival.size} to {size} bytes")
+            await self._arrivals.set_size(arrival, size, True)
+            await trio.lowlevel.checkpoint()  # what was wrong about its size or its file has stopped this pull by now
+            if arrival.partial is None or arrival.size != size:
+                raise _OtherSize(f"upstream says {size} bytes, the manifest or an earlier answer {arrival.size}")
             if pulling.end < 0:
-                pulling.end = math.ceil(size / arrival.piece_size) or 1
+                pulling.end = math.ceil(size / arrival.piece_size)
             await self._take(stream, pulling)
 
     async def _take(self, stream: BlobStream, pulling: Pulling) -> None:
@@ -177,11 +203,13 @@ class Puller:
         async with trio.open_nursery() as nursery:
 
             async def receiving() -> None:
-                try:
-                    async with send:
-                        await self._receive(stream, pulling, send)
-                except (UpstreamError, _Stopped) as error:
-                    problem.append(error)  # what came before it is still hashed and kept
+                # A channel that broke is the other task's failure, which it tells itself.
+                with contextlib.suppress(trio.BrokenResourceError):
+                    try:
+                        async with send:
+                            await self._receive(stream, pulling, send)
+                    except UpstreamError as error:
+                        problem.append(error)  # what came before it is still hashed and kept
 
             nursery.start_soon(receiving)
             try:
@@ -199,7 +227,7 @@ class Puller:
         end = min(arrival.size, pulling.end * arrival.piece_size)
         while position < end:
             await self._allowed(pulling, position // arrival.piece_size)
-            border = min(end, (position // arrival.piece_size + 1) * arrival.piece_size, position + CHUNK_SIZE)
+            border = min(end, (position // arrival.piece_size + 1) * arrival.piece_size, position + self._chunk_size())
             parts, begun = [], trio.current_time()
             while position < border:
                 data = await stream.receive_some(border - position)
@@ -212,15 +240,17 @@ class Puller:
                 if trio.current_time() - begun > CHUNK_S:
                     break
             await send.send((b"".join(parts) if len(parts) > 1 else parts[0], trio.current_time() - begun))
-        if arrival.size == 0:
-            await send.send((b"", 0.0))
+
+    def _chunk_size(self) -> int:
+        share = BUFFERS_SIZE // (len(self._pulls) * (CHUNKS_WAITING + 2))
+        return max(CHUNK_SIZE_MIN, min(CHUNK_SIZE_MAX, share))
 
     async def _hash_and_write(self, pulling: Pulling, receive: trio.MemoryReceiveChannel) -> None:
         arrival = pulling.arrival
         partial, digest = arrival.partial, raw(arrival.digest)
         assert partial
         offset = pulling.first * arrival.piece_size
-        compression = Compression(pulling.before, offset)
+        compression = Compression(pulling.state, offset)
         seconds = 0.0
 
         def work(data: bytes, at: int) -> None:
@@ -229,7 +259,7 @@ class Puller:
 
         async with receive:
             async for data, took in receive:
-                await trio.to_thread.run_sync(work, data, offset)
+                await trio.to_thread.run_sync(work, data, offset, limiter=self._threads)
                 if arrival.own_end == offset:
                     arrival.own_end = offset + len(data)
                     arrival.progress()
@@ -237,19 +267,14 @@ class Puller:
                 seconds += took
                 ends_blob = offset == arrival.size
                 if ends_blob or offset % arrival.piece_size == 0:
-                    after = compression.digest() if ends_blob else compression.state()
-                    index = pulling.first
-                    pulling.first, pulling.before = index + 1, after
-                    self._engine.post(ev.PieceStored(digest, index, after, seconds))
+                    pulling.state = compression.digest() if ends_blob else compression.state()
+                    pulling.first += 1
+                    self._engine.post(ev.PieceStored(digest, pulling.first - 1, pulling.state, seconds))
                     seconds = 0.0
 
-    async def _allowed(self, pulling: Pulling, index: int, known: bool = True) -> None:
+    async def _allowed(self, pulling: Pulling, index: int) -> None:
         """Wait until piece `index` may be received."""
-        while True:
-            if pulling.stop:
-                raise _Stopped
-            if not known or index < pulling.allowed:
-                return
+        while index >= pulling.allowed:
             await pulling.moved.wait()
 
 

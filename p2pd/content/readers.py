@@ -7,7 +7,8 @@ When an arriving blob's bytes may go out:
   holds, unless `stream` is "proven".
 
 When it is given up: nobody can get it, or nothing came for `header_wait` (before the first byte), or the bytes stood
-still for STALL_S (after it).
+still for STALL_S (after it). For a client that has nowhere else to go, this node then pulls the rest itself, and the
+end comes PATIENT_WAIT_S later.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from random import Random
 import trio
 
 from p2pd.admin.metrics import Metrics
-from p2pd.content.arrivals import Arrival, Arrivals, raw
+from p2pd.content.arrival import Arrival, raw
+from p2pd.content.arrivals import Arrivals
 from p2pd.engine import Engine
 from p2pd.mirror import Interrupted, NotAvailable
-from p2pd.store import OpenBlob
+from p2pd.store import OpenBlob, StoreError
 from p2pd.swarm import events as ev
 
 STALL_S = 20.0  # in mid-body: containerd goes on upstream at that byte, so waiting longer costs more than it gains
+PATIENT_WAIT_S = 300.0  # for clients without another host
 STANDING_STILL_S = 2.0  # then the pieces that this client needs next are asked for first
 
 
@@ -58,9 +61,7 @@ class StoredReader:
 
 
 class ArrivingReader:
-    """A blob on its way. Its size must be known."""
-
-    media_type: str | None = None
+    """A blob on its way. It must have a file, so its size is known."""
 
     def __init__(
         self,
@@ -72,8 +73,11 @@ class ArrivingReader:
         random: Random,
         *,
         patient: bool,
+        media_type: str | None = None,
     ) -> None:
+        assert arrival.partial
         self._arrival = arrival
+        self._file = arrival.partial
         self._arrivals = arrivals
         self._engine = engine
         self._metrics = metrics
@@ -84,23 +88,27 @@ class ArrivingReader:
         self._refuted = arrival.refuted
         self._started = False
         self.size = arrival.size
+        self.media_type = media_type
 
     async def wait(self, offset: int) -> int:
+        await trio.lowlevel.checkpoint()
         arrival = self._arrival
         since = trio.current_time()
         while True:
+            if arrival.partial is not self._file:
+                raise Interrupted("its size was not what other nodes said")
             if self._started and arrival.refuted != self._refuted:
                 raise Interrupted("what was sent rests on a refuted chain")
-            if arrival.failure:
-                await self._fail()
             end = self._may_send(offset)
             if end > offset:
                 self._started = True
                 return end
+            if arrival.failure:
+                await self._fail()
             now = trio.current_time()
             give_up_at = self._gives_up_at(since)
             if now >= give_up_at:
-                if not self._patient:
+                if not self._patient or now >= give_up_at + PATIENT_WAIT_S:
                     self._give_up()
                 self._arrivals.pull_alone(arrival)
             if now - max(since, arrival.progress_at) > STANDING_STILL_S and arrival.size > 0:
@@ -155,8 +163,10 @@ class ArrivingReader:
         )
 
     def fileno(self) -> int:
-        assert self._arrival.partial
-        return self._arrival.partial.fileno()
+        try:
+            return self._file.fileno()
+        except StoreError as error:
+            raise Interrupted(f"this node's disk: {error}") from None
 
     def sent(self, count: int) -> None:
         self._metrics.sent("client", count)

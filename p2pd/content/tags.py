@@ -5,7 +5,7 @@
    member's signed statement of what upstream told it, while it is young. Logged as what it is.
 
 A tag is a decision of trust: whoever says which digest it has decides what runs. So a statement is of the member that
-asked upstream itself, is signed by its key, and is never handed on by a third.
+asked upstream itself, is signed by its key, and is heard from that member alone, never from a third.
 
 May know p2pd.upstream and the swarm's messages.
 """
@@ -25,6 +25,7 @@ from p2pd.oci import MANIFEST_SIZE_MAX, Descriptor
 from p2pd.swarm.messages import GetTag, Message, TagIs
 from p2pd.swarm.voucher import Sign, Verify, node_id, tag_bytes
 from p2pd.upstream import BadAnswer, RateLimited, Unreachable, UpstreamError, Upstreams
+from p2pd.upstream.flights import Flights
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +33,18 @@ LIFETIME_S = 5.0  # a rollout's pods start within seconds of one another; an ope
 STATEMENT_LIFETIME_S = 3600.0  # how old another member's word may be: an outage's length, not a tag's
 CLOCKS_APART_S = 60.0  # a statement from the future beyond this is nobody's honest clock
 ANSWER_WAIT_S = 2.0  # for the neighbours' statements
+GATHER_S = 0.1  # after the first of them: the others answer in the same moment, and the youngest word wins
 TAGS_MAX = 4096
 
 Key = tuple[str, str, str]  # upstream, repository, tag
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What a tag points to; `by_upstream`: upstream said so itself, to this node."""
+
+    descriptor: Descriptor
+    by_upstream: bool
 
 
 @dataclass
@@ -46,7 +56,7 @@ class _Asked:
 
 
 class Tags:
-    """`ask`: sends a message to every neighbour; `answer`: to one of them, by its number."""
+    """`ask`: sends a message to every neighbour; `answer`: to one of them, by its number; `key_of`: its public key."""
 
     def __init__(
         self,
@@ -58,42 +68,48 @@ class Tags:
         verify: Verify | None = None,
         ask: Callable[[Message], None] = lambda message: None,
         answer: Callable[[int, Message], None] = lambda peer, message: None,
+        key_of: Callable[[int], bytes | None] = lambda peer: None,
         clock: Callable[[], float] = trio.current_time,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._upstreams = upstreams
         self._mode = mode
         self._key, self._sign, self._verify = key, sign, verify
-        self._ask, self._answer = ask, answer
+        self._ask, self._answer, self._key_of = ask, answer, key_of
         self._clock, self._wall_clock = clock, wall_clock
-        self._known: OrderedDict[Key, tuple[float, Descriptor]] = OrderedDict()
+        self._flights: Flights[Key, Resolved] = Flights()
+        self._known: OrderedDict[Key, tuple[float, Resolved]] = OrderedDict()
         self._statements: OrderedDict[Key, TagIs] = OrderedDict()  # this node's own
         self._asked: dict[Key, _Asked] = {}
 
-    async def resolve(self, upstream: str, repository: str, tag: str) -> Descriptor:
-        """The descriptor; UpstreamError if neither upstream nor, where it is allowed, a member can say."""
+    async def resolve(self, upstream: str, repository: str, tag: str) -> Resolved:
+        """What the tag points to; UpstreamError if neither upstream nor, where it is allowed, a member can say."""
         key = (upstream, repository, tag)
         known = self._known.get(key)
         if known and known[0] > self._clock():
             return known[1]
+        resolved = await self._flights.run(key, lambda: self._look(key))
+        _put(self._known, key, (self._clock() + LIFETIME_S, resolved))
+        return resolved
+
+    async def _look(self, key: Key) -> Resolved:
         if self._mode == "fleet":
             statement = await self._from_members(key)
             if statement:
-                return self._remember(key, statement, "tags = fleet")
+                return self._believe(key, statement, "tags = fleet")
+        upstream, repository, tag = key
         try:
             descriptor = await self._upstreams.get(upstream).resolve(repository, tag)
         except (Unreachable, RateLimited, BadAnswer) as error:
-            statement = await self._from_members(key)
+            statement = await self._from_members(key) if self._mode == "node" else None
             if statement is None:
                 raise
-            return self._remember(key, statement, str(error))
+            return self._believe(key, statement, str(error))
         except UpstreamError:
-            self._known.pop(key, None)
             self._statements.pop(key, None)
             raise
-        _put(self._known, key, (self._clock() + LIFETIME_S, descriptor))
         self._state(key, descriptor)
-        return descriptor
+        return Resolved(descriptor, True)
 
     def heard(self, peer: int, message: Message) -> None:
         """A neighbour asks for this node's word, or gives its own."""
@@ -103,7 +119,7 @@ class Tags:
                 self._answer(peer, statement)
         elif isinstance(message, TagIs):
             asked = self._asked.get((message.upstream, message.repository, message.tag))
-            if asked and self._is_good(message):
+            if asked and message.key == self._key_of(peer) and self._is_good(message):
                 if asked.best is None or message.time > asked.best.time:
                     asked.best = message
                 asked.came.set()
@@ -112,21 +128,21 @@ class Tags:
         """The youngest good statement of the neighbours."""
         if self._verify is None:
             return None
-        asked = self._asked.setdefault(key, _Asked())
-        self._ask(GetTag(*key))
-        with trio.move_on_after(ANSWER_WAIT_S):
-            await asked.came.wait()
-            await trio.sleep(0.1)  # the others answer in the same moment: the youngest word wins
-        self._asked.pop(key, None)
+        asked = self._asked[key] = _Asked()
+        try:
+            self._ask(GetTag(*key))
+            with trio.move_on_after(ANSWER_WAIT_S):
+                await asked.came.wait()
+                await trio.sleep(GATHER_S)
+        finally:
+            del self._asked[key]
         return asked.best
 
-    def _remember(self, key: Key, statement: TagIs, why: str) -> Descriptor:
+    def _believe(self, key: Key, statement: TagIs, why: str) -> Resolved:
         age = max(0, int(self._wall_clock() - statement.time))
         who = node_id(statement.key).hex()[:16]
         log.warning("%s/%s:%s: on the word of node %s, %d s old (%s)", *key, who, age, why)
-        descriptor = Descriptor("sha256:" + statement.digest.hex(), statement.size, statement.media_type)
-        _put(self._known, key, (self._clock() + LIFETIME_S, descriptor))
-        return descriptor
+        return Resolved(Descriptor("sha256:" + statement.digest.hex(), statement.size, statement.media_type), False)
 
     def _state(self, key: Key, d: Descriptor) -> None:
         """Sign what upstream just said."""

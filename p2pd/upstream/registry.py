@@ -70,6 +70,7 @@ class Registry:
         self._limit = RateLimit(config.download_limit, clock)
         source = CredentialSource(config, clock)
         self._has_credentials = source.configured
+        self._has_certificate = config.client_certificate is not None
         self._anonymous = Authenticator(config, Nobody(), self._send_for_token, clock)
         self._ours = (
             Authenticator(config, source, self._send_for_token, clock) if source.configured else self._anonymous
@@ -82,6 +83,11 @@ class Registry:
 
     def __repr__(self) -> str:
         return f"<Registry {self.name}>"
+
+    @property
+    def has_credentials(self) -> bool:
+        """Whether it may let us have what it hides from others: for a password, a token or a client certificate."""
+        return self._has_credentials or self._has_certificate
 
     @property
     def held_until(self) -> float:
@@ -158,7 +164,12 @@ class Registry:
 
     async def is_private(self, repository: str) -> bool:
         """True if the repository refuses anonymous access: 401 or 403 even with an anonymous token. Remembered for
-        minutes; an error of the network is not, and is raised."""
+        minutes; an error of the network is not, and is raised.
+
+        A registry that knows us by a client certificate can't be asked without it: all that it has counts as private.
+        """
+        if self._has_certificate:
+            return True
         known = self._private.get(repository)
         if known is not None:
             return known
