@@ -18,6 +18,7 @@ NEVER = float("inf")
 
 Action = Callable[[Any, Any], None]
 Entry = tuple[float, int, Action, Any, Any]
+LAST: Entry = (NEVER, 0, lambda a, b: None, None, None)  # behind everything
 
 
 class LimitReached(Exception):
@@ -37,6 +38,7 @@ class Clock:
         self._number = 0
         self._heap: list[Entry] = []
         self._lanes: dict[float, deque[Entry]] = {}
+        self._all_lanes: tuple[deque[Entry], ...] = ()
 
     def at(self, when: float, action: Action, a: Any = None, b: Any = None) -> None:
         """Plan action(a, b) for a moment that is not over."""
@@ -48,10 +50,11 @@ class Clock:
         self.after(0.0, action, a, b)
 
     def after(self, delay: float, action: Action, a: Any = None, b: Any = None) -> None:
-        """Plan action(a, b) in a lane: for the few delays that many events have. Each new delay costs every event."""
+        """Plan action(a, b) in a lane: for the two or three delays that most events have. Every event looks at each."""
         lane = self._lanes.get(delay)
         if lane is None:
             lane = self._lanes[delay] = deque()
+            self._all_lanes = (*self._all_lanes, lane)
         self._number = number = self._number + 1
         lane.append((self.now + delay, number, action, a, b))
 
@@ -61,26 +64,30 @@ class Clock:
 
     def run(self) -> None:
         """Events in order of time until `stop`. LimitReached if that never comes."""
-        heap, lanes = self._heap, self._lanes
+        heap = self._heap
         self.stopped = False
         events, events_most, end = self.events, self._events_most, self._end
         try:
             while not self.stopped:
-                first, source = (heap[0], None) if heap else ((NEVER,), None)
-                for lane in lanes.values():
+                first, source = (heap[0] if heap else LAST), None
+                for lane in self._all_lanes:
                     if lane and lane[0] < first:
-                        first, source = lane[0], lane
-                if first[0] > end:
-                    left = "nothing is left to happen" if first[0] == NEVER else "it is not done"
-                    raise LimitReached(f"{left} after {min(self.now, end) - end + self._seconds_most:.1f} simulated s")
-                if events >= events_most:
-                    raise LimitReached(f"not done after {events_most} events: a livelock, or --events-most is too low")
+                        source = lane
+                        first = lane[0]
                 if source is None:
+                    if first is LAST or first[0] > end:
+                        self._give_up(first)
                     heappop(heap)
                 else:
                     source.popleft()
+                if events >= events_most:
+                    raise LimitReached(f"not done after {events_most} events: a livelock, or --events-most is too low")
                 events += 1
-                self.now = first[0]
-                first[2](first[3], first[4])
+                self.now, _, action, a, b = first
+                action(a, b)
         finally:
             self.events = events
+
+    def _give_up(self, first: Entry) -> None:
+        left = "nothing is left to happen" if first is LAST else "it is not done"
+        raise LimitReached(f"{left} after {min(self.now, self._end) - self._end + self._seconds_most:.1f} simulated s")

@@ -80,6 +80,10 @@ class End:
         self.abandoned: set[int] = set()
         self.cross = False  # between zones
 
+    def is_clear(self, now: float) -> bool:
+        """Whether a message would have nothing before it."""
+        return (self.pipe is None or self.pipe.head is None) and self.last <= now
+
 
 class Host:
     """One node, through all its lives."""

@@ -25,6 +25,8 @@ from simulations.clock import NEVER, Clock
 WIDE = 12  # flows on a link from which on its shares are worked out for all of them together, now and then
 WIDE_CHANGES = 0.1  # of its flows may come and go before they are
 WIDE_FILL = 0.99  # of a wide link is given out then; the rest is for those that come meanwhile
+WORTH = 1.01  # a flow's rise is worth telling from here on: each one costs an event
+OVER = 1.000001  # of its capacity: more is overbooked, less is rounding
 BYTE = 0.5  # less than this is nothing left
 SEGMENT = 1460  # bytes; RFC 6928 lets a connection begin with 10 of them
 IDLE_S = 1.0  # after so long without bytes a connection begins anew (RFC 5681, 4.1, with a usual RTO)
@@ -90,7 +92,6 @@ class Network:
         self._entered = entered
         self._arrived = arrived
         self._slow_start = slow_start
-        self.rate = 0.0  # bytes/s of all flows together
 
     # -- transfers --------------------------------------------------------------------------------------------------
 
@@ -203,11 +204,23 @@ class Network:
     # -- shares -----------------------------------------------------------------------------------------------------
 
     def _join(self, pipe: Pipe) -> None:
+        rate = NEVER
+        crowded = False
         for link in pipe.links:
             link.flows.append(pipe)
-        offer = min([self._offer(link, 0.0) for link in pipe.links])
-        self._set_rate(pipe, offer)
-        self._relax(pipe.links)
+            offer = link.capacity
+            if len(link.flows) > 1:
+                crowded = True
+                offer = self._offer(link, 0.0)
+            if offer < rate:
+                rate = offer
+        pipe.rate = rate
+        for link in pipe.links:
+            link.used += rate
+        if crowded:
+            for link in pipe.links:
+                if link.used > link.capacity * OVER and len(link.flows) > 1:
+                    self._share(link)
 
     def _end(self, pipe: Pipe) -> None:
         pipe.head = None
@@ -215,12 +228,9 @@ class Network:
         pipe.idle_since = self._clock.now
         rate = pipe.rate
         pipe.rate = 0.0
-        self.rate -= rate
         for link in pipe.links:
             link.flows.remove(pipe)
-            link.used -= rate
-            if not link.flows:
-                link.used = 0.0  # no drift of rounding
+            link.used = link.used - rate if link.flows else 0.0  # no drift of rounding
         for link in pipe.links:
             if link.flows:
                 self._share(link)
@@ -236,48 +246,41 @@ class Network:
         equal = link.capacity / count
         return free if free > equal else equal
 
-    def _relax(self, links: tuple[Link, ...]) -> None:
-        """Take back what overbooks these links, and what is overbooked by that."""
-        for link in links:
-            if link.used > link.capacity * 1.000001 and len(link.flows) > 1:
-                self._share(link)
-
     def _share(self, link: Link) -> None:
         """Work out the shares at a link: who can't use an equal one at its other end leaves the rest to the others."""
         flows = link.flows
         count = len(flows)
-        if count == 1:
-            pipe = flows[0]
-            rate = min([self._offer(other, pipe.rate) for other in pipe.links])
-            self._change(pipe, rate, link)
-            return
         if count >= WIDE and not self._is_due(link):
             return
         wishes = []
-        for place, pipe in enumerate(flows):
+        for pipe in flows:
             wish = NEVER
+            rate = pipe.rate
             for other in pipe.links:
                 if other is not link:
-                    offer = self._offer(other, pipe.rate)
+                    offer = other.capacity if len(other.flows) == 1 else self._offer(other, rate)
                     if offer < wish:
                         wish = offer
-            wishes.append((wish, place))
-        wishes.sort()
+            wishes.append(wish)
+        if count == 1:
+            wish = wishes[0]
+            self._change(flows[0], wish if wish < link.capacity else link.capacity, link)
+            return
         left, rest = link.capacity * (1.0 if count < WIDE else WIDE_FILL), count
-        shares = []
-        for wish, place in wishes:
+        rising = []
+        for place in sorted(range(count), key=wishes.__getitem__):
+            pipe, wish = flows[place], wishes[place]
             equal = left / rest
             share = wish if wish < equal else equal
             left -= share
             rest -= 1
-            shares.append((flows[place], share))
-        link.level = max(link.capacity / count, shares[-1][1])
-        for pipe, share in shares:  # first what goes down, so that what goes up finds it
-            if share < pipe.rate:
+            if share < pipe.rate:  # what goes down first, so that what goes up finds it
                 self._change(pipe, share, link)
-        for pipe, share in shares:
-            if share > pipe.rate:
-                self._change(pipe, share, link)
+            elif share > pipe.rate:
+                rising.append((pipe, share))
+        link.level = max(link.capacity / count, share)
+        for pipe, share in rising:
+            self._change(pipe, share, link)
 
     def _is_due(self, link: Link) -> bool:
         link.changes += 1
@@ -287,16 +290,23 @@ class Network:
         return True
 
     def _change(self, pipe: Pipe, rate: float, cause: Link) -> None:
-        """Set a busy flow's rate; where that overbooks another of its links, that one is worked out too."""
+        """Set a busy flow's rate; where that overbooks another of its links, the others there give way."""
         old = pipe.rate
-        if abs(rate - old) < 1e-6 * old:
+        is_rise = rate > old
+        if is_rise and rate < old * WORTH:
             return
-        self._settle(pipe)
-        self._set_rate(pipe, rate)
-        self._plan(pipe)
-        if rate > old:
+        now = self._clock.now
+        head = pipe.head
+        head.left -= old * (now - pipe.at)  # type: ignore[union-attr]
+        pipe.at = now
+        pipe.rate = rate
+        change = rate - old
+        for link in pipe.links:
+            link.used += change
+        if is_rise:
+            self._plan(pipe)
             for link in pipe.links:
-                if link is not cause and link.used > link.capacity * 1.000001:
+                if link is not cause and link.used > link.capacity * OVER:
                     self._clip(link)
 
     def _clip(self, link: Link) -> None:
@@ -306,13 +316,4 @@ class Network:
         above = [(pipe, pipe.rate - equal) for pipe in link.flows if pipe.rate > equal]
         total = sum(excess for _, excess in above)
         for pipe, excess in above:
-            self._settle(pipe)
-            self._set_rate(pipe, pipe.rate - over * excess / total)
-            self._plan(pipe)
-
-    def _set_rate(self, pipe: Pipe, rate: float) -> None:
-        change = rate - pipe.rate
-        pipe.rate = rate
-        self.rate += change
-        for link in pipe.links:
-            link.used += change
+            self._change(pipe, pipe.rate - over * excess / total, link)

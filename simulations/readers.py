@@ -48,7 +48,7 @@ class Readers:
         for arriving in list(host.layers.values()):
             if arriving.clients and not arriving.is_done and arriving.wanted:
                 self._look_at(host, arriving)
-        self._w.clock.after(LOOK_S, self._look, host, life)
+        self._w.clock.at(self._w.clock.now + LOOK_S, self._look, host, life)
 
     def _look_at(self, host: Host, arriving: Arriving) -> None:
         now = self._w.clock.now

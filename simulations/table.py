@@ -14,6 +14,12 @@ from simulations.scenario import Scenario
 ROWS = (("p50", "p50_s"), ("p90", "p90_s"), ("p99", "p99_s"), ("p99.9", "p999_s"), ("slowest", "slowest_s"))
 
 
+def wide_console() -> Console:
+    """For tables that are not to be cut when they go to a file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
 def title(s: Scenario) -> str:
     """One line on what is simulated."""
     layers = f"{len(s.image)} layer{'s' if len(s.image) > 1 else ''}"
@@ -44,7 +50,7 @@ def print_figures(console: Console, scenario: Scenario, figures: Mapping[str, An
     facts = Table(show_header=False, show_edge=False, pad_edge=False)
     facts.add_column()
     facts.add_column(justify="right")
-    for name, value in _facts(scenario, figures):
+    for name, value in facts_of(scenario, figures):
         facts.add_row(name, value)
     console.print(facts)
     console.print()
@@ -52,7 +58,8 @@ def print_figures(console: Console, scenario: Scenario, figures: Mapping[str, An
         console.print(f"[red]not finished: {figures['unfinished']} nodes: {figures['problem']}[/red]")
 
 
-def _facts(s: Scenario, f: Mapping[str, Any]) -> list[tuple[str, str]]:
+def facts_of(s: Scenario, f: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What else is to be said of a run, as (name, value)."""
     upload = f["upload_copies"]
     facts = [
         ("upstream copies", f"{f['upstream_copies']:.4f} ({f['upstream_requests']} requests)"),
@@ -77,9 +84,9 @@ def print_grid(console: Console, names: Sequence[str], rows: Sequence[Mapping[st
     """One line for each point of a sweep: its worst seed."""
     table = Table(show_edge=False, pad_edge=False)
     for name in names:
-        table.add_column(name)
-    for heading in ("seeds", "p50", "p99", "slowest", "upstream", "duplicates", "refused", "zone copies", "not ended"):
-        table.add_column(heading, justify="right")
+        table.add_column(name.removeprefix("settings."), no_wrap=True)
+    for heading in ("seeds", "p50", "p99", "slowest", "upstream", "twice", "refused", "zone", "not ended"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(
             *(str(row["point"][name]) for name in names), str(row["seeds"]), f"{row['p50_over_bound']:.3f}",
@@ -88,4 +95,6 @@ def print_grid(console: Console, names: Sequence[str], rows: Sequence[Mapping[st
             f"{row['cross_zone_copies']:.2f}", str(row["unfinished"]),
         )  # fmt: skip
     console.print(table)
-    console.print("times over the bound; the worst seed of each point", style="dim")
+    console.print(
+        "times over the bound; the worst seed of each point; twice: duplicate bytes; zone: copies that enter one"
+    )

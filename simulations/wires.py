@@ -33,7 +33,7 @@ class Wires:
         self._clock = world.clock
         self.by_id: dict[bytes, Host] = {}
         self.parted: frozenset[int] = frozenset()  # nodes on the other side of a partition
-        self.commands = {cmd.Send: self._send, cmd.Connect: self._connect, cmd.Close: self._close}
+        self.commands = {cmd.Connect: self._connect, cmd.Close: self._close}
 
     def delay(self, one: Host, other: Host) -> float:
         scenario = self._w.scenario
@@ -46,17 +46,47 @@ class Wires:
 
     # -- messages ---------------------------------------------------------------------------------------------------
 
-    def _send(self, host: Host, c: cmd.Send) -> None:
-        end = host.ends.get(c.peer)
+    def send(self, host: Host, peer: int, message: Message) -> None:
+        """One message, behind all that went before it."""
+        end = host.ends.get(peer)
         if end is None or end.muted:
             return
-        pipe = end.pipe
         if end.server is not None:
-            self._clock.after(end.delay, self._reach_tracker, end, c.message)
-        elif pipe is None or (pipe.head is None and end.last <= self._clock.now):
-            self._clock.after(end.delay, self.deliver, end.twin, c.message)
+            self._clock.after(end.delay, self._reach_tracker, end, message)
+        elif end.is_clear(self._clock.now):
+            self._clock.after(end.delay, self._deliver, end.twin, message)
         else:
-            self._clock.at(self._behind(end), self.deliver, end.twin, c.message)
+            self._clock.at(self._behind(end), self._deliver, end.twin, message)
+
+    def send_all(self, host: Host, sends: list[cmd.Send]) -> None:
+        """What one event of a node led to: mostly news, the same to all neighbours, which travel as one."""
+        ends, now = host.ends, self._clock.now
+        batch: list[tuple[End, Message]] = []
+        delay = 0.0
+        for c in sends:
+            end = ends.get(c.peer)
+            if end is None or end.muted:
+                continue
+            if end.server is not None or not end.is_clear(now):
+                self.send(host, c.peer, c.message)
+                continue
+            if end.delay != delay:
+                if batch:
+                    self._clock.after(delay, self._deliver_all, batch)
+                batch, delay = [], end.delay
+            batch.append((end.twin, c.message))
+        if batch:
+            self._clock.after(delay, self._deliver_all, batch)
+
+    def _deliver(self, end: End, message: Message) -> None:
+        if end.open and not end.muted:
+            self._w.tell(end.host, ev.Received(end.number, message))
+
+    def _deliver_all(self, batch: list[tuple[End, Message]], _: None) -> None:
+        tell = self._w.tell
+        for end, message in batch:
+            if end.open and not end.muted:
+                tell(end.host, ev.Received(end.number, message))
 
     def _behind(self, end: End) -> float:
         """When a message arrives that waits behind bytes, or behind a message that did."""
@@ -65,10 +95,6 @@ class Wires:
             when += self._w.network.ahead_s(end.pipe)
         end.last = when = max(when, end.last)
         return when
-
-    def deliver(self, end: End, message: Message) -> None:
-        if end.open and not end.muted:
-            self._w.tell(end.host, ev.Received(end.number, message))
 
     # -- nodes ------------------------------------------------------------------------------------------------------
 
@@ -80,7 +106,7 @@ class Wires:
         other = self.by_id[node]
         dead = not self.reachable(host, other) or (not other.alive and self._w.scenario.silent)
         wait = DIAL_TIMEOUT_S if dead else SHAKE * self.delay(host, other)
-        self._clock.after(wait, self._shaken, (host, host.life), other)
+        self._clock.at(self._clock.now + wait, self._shaken, (host, host.life), other)
 
     def _shaken(self, who: tuple[Host, int], other: Host) -> None:
         host, life = who
@@ -140,7 +166,7 @@ class Wires:
             self._shut(end)
             if end.server is not None:
                 if silently:
-                    self._clock.after(SILENCE_S, self._left_tracker, end)
+                    self._clock.at(self._clock.now + SILENCE_S, self._left_tracker, end)
                 else:
                     self._clock.after(end.delay, self._left_tracker, end)
                 continue
@@ -149,7 +175,7 @@ class Wires:
                 twin.muted = True
                 if twin.pipe:
                     self._w.lost_bytes(self._w.network.clear(twin.pipe))
-                self._clock.after(SILENCE_S, self._lost, twin)
+                self._clock.at(self._clock.now + SILENCE_S, self._lost, twin)
             else:
                 self._clock.after(end.delay, self._lost, twin)
 
@@ -157,7 +183,8 @@ class Wires:
 
     def join_tracker(self, host: Host, server: Server) -> None:
         """The node dials a tracker, and goes on until it answers."""
-        self._clock.after(SHAKE * self._w.scenario.latency, self._at_tracker, (host, host.life), server)
+        when = self._clock.now + SHAKE * self._w.scenario.latency
+        self._clock.at(when, self._at_tracker, (host, host.life), server)
 
     def _at_tracker(self, who: tuple[Host, int], server: Server) -> None:
         host, life = who
@@ -194,13 +221,13 @@ class Wires:
         for node, message in out:
             end = server.ends.get(node)
             if end and end.open:
-                self._clock.after(end.delay, self.deliver, end, message)
+                self._clock.after(end.delay, self._deliver, end, message)
 
     def tick_tracker(self, server: Server, _: None) -> None:
         """For ever, as the tracker does it."""
         if server.alive and server.directory.watching:
             self._reply(server, server.directory.tick(self._clock.now))
-        self._clock.after(TRACKER_TICK_S, self.tick_tracker, server)
+        self._clock.at(self._clock.now + TRACKER_TICK_S, self.tick_tracker, server)
 
     def tracker_dies(self, server: Server) -> None:
         server.alive = False

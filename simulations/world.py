@@ -12,6 +12,7 @@ from random import Random
 
 from p2pd.swarm import commands as cmd
 from p2pd.swarm import events as ev
+from p2pd.swarm.commands import Send
 from p2pd.swarm.messages import Contact
 from simulations.checkers import Checker
 from simulations.clock import NEVER, Clock
@@ -168,11 +169,20 @@ class World:
         if not host.alive or node is None:
             return
         commands = node.handle(event, self.clock.now)
-        carry_out = self._carry_out
+        sends = None
         for command in commands:
-            action = carry_out.get(type(command))
-            if action is not None:
-                action(host, command)
+            kind = type(command)
+            if kind is Send:
+                if sends is None:
+                    sends = [command]
+                else:
+                    sends.append(command)
+            else:
+                action = self._carry_out.get(kind)
+                if action is not None:
+                    action(host, command)
+        if sends is not None:
+            self.wires.send_all(host, sends)
         if self.checker:
             self.checker.after(host, event, commands)
         deadline = node.deadline
@@ -200,7 +210,7 @@ class World:
         if self.checker:
             self.checker.upload(host, c)
         for voucher in c.vouchers:
-            self.wires.commands[cmd.Send](host, cmd.Send(c.peer, voucher))
+            self.wires.send(host, c.peer, voucher)
         transfer = Transfer(self.layers[c.digest].geometry.length(c.index), (end, c))
         if end.muted:
             return  # into the kernel and no further; the connection's end will tell
@@ -413,7 +423,8 @@ class World:
         records, count = self.records, len(self.hosts)
         up = sum(1 for host in self.hosts if host.up.flows) / count
         down = sum(1 for host in self.hosts if host.down.flows) / count
-        records.rates.append((self.clock.now - START_S, self.network.rate, up, down))
+        rate = sum(host.up.used for host in self.hosts)
+        records.rates.append((self.clock.now - START_S, rate, up, down))
         if records.on_progress:
             records.on_progress(self.clock.now - START_S, sum(host.pieces for host in self.hosts))
         self.clock.at(self.clock.now + records.interval_s, self._sample)
