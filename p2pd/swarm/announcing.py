@@ -40,6 +40,7 @@ class Announcer:
         self.directory = Directory(state.random, state.now)
         self.directory.connected(state.me)
         self._told: dict[bytes, Told] = {}
+        self._soonest = NEVER  # no blob is due before this
         self._members: dict[bytes, Contact] = {}  # what mDNS has found
         self._unreachable: dict[bytes, float] = {}
         self._settles_at = settles_at
@@ -56,7 +57,8 @@ class Announcer:
         """Another set of directories may be right now: look again soon."""
         soon = self._s.now + 0.05
         for told in self._told.values():
-            told.next_at = min(told.next_at, max(soon, 0))
+            told.next_at = min(told.next_at, soon)
+        self._soonest = min(self._soonest, soon)
 
     def unreachable(self, node_id: bytes) -> None:
         self._unreachable[node_id] = self._s.now + self._s.settings.directory_avoid_s
@@ -87,6 +89,7 @@ class Announcer:
     def track(self, blob: Blob) -> None:
         """From now on the directories are told of this blob; at once."""
         self._told.setdefault(blob.digest, Told(self._s.now)).next_at = self._s.now
+        self._soonest = self._s.now
 
     def forget(self, blob: Blob) -> None:
         """This node neither has nor wants the blob any more."""
@@ -96,7 +99,7 @@ class Announcer:
 
     @property
     def deadline(self) -> float:
-        soonest = min((t.next_at for t in self._told.values()), default=NEVER)
+        soonest = self._soonest
         if self.directory.watching:
             soonest = min(soonest, self._s.now + 0.1)
         return soonest
@@ -104,13 +107,17 @@ class Announcer:
     def tick(self) -> None:
         if self.directory.watching:
             self._deliver(self.directory.tick(self._s.now))
+        if self._soonest > self._s.now:
+            return
+        self._soonest = NEVER
         for digest, told in list(self._told.items()):
             if told.next_at <= self._s.now:
                 blob = self._s.blobs.get(digest)
                 if blob is None:
                     self._told.pop(digest, None)
-                else:
-                    self._announce(blob, told)
+                    continue
+                self._announce(blob, told)
+            self._soonest = min(self._soonest, told.next_at)
 
     def _announce(self, blob: Blob, told: Told) -> None:
         settings, now = self._s.settings, self._s.now
@@ -256,7 +263,7 @@ class Announcer:
 
     def _meet(self, blob: Blob, contacts: tuple[Contact, ...]) -> None:
         settings = self._s.settings
-        room = settings.neighbours_enough + 2 - len(blob.neighbours)
+        room = min(settings.reach_out_at_once, settings.neighbours_enough + 2 - len(blob.neighbours))
         for contact in contacts:
             if room <= 0 or len(self._s.peers) >= settings.connections_max:
                 return

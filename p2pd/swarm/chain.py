@@ -62,18 +62,22 @@ class Chain:
         return self.states.setdefault(index + 1, after) == after
 
     def retract(self, key: bytes, term: int, own: int = 0) -> set[int]:
+        """A signer took back its vouchers up to `term`: void them now and refuse them later; returns the links lost."""
+        if len(self.retracted) < RETRACTED_MAX or key in self.retracted:
+            self.retracted[key] = max(term, self.retracted.get(key, -1))
+        return self.void(key, term, own)
+
+    def void(self, key: bytes, term: int, own: int = 0) -> set[int]:
         """Forget the links that rest on a signer's vouchers up to `term`; returns them.
 
         A link rests on such a voucher if only it tells its states, or if it stands above one that does: a chain is
         computed upwards. `own`: links that this node computed; a signer that vouched for one of those, too, takes
         nothing away.
         """
-        if len(self.retracted) < RETRACTED_MAX or key in self.retracted:
-            self.retracted[key] = max(term, self.retracted.get(key, -1))
-        void = {i for i, v in self.vouchers.items() if v.key == key and v.term <= term}
-        for index in void:
+        theirs = {i for i, v in self.vouchers.items() if v.key == key and v.term <= term}
+        for index in theirs:
             del self.vouchers[index]
-        lowest = min((i for i in void if not own >> i & 1), default=self.count)
+        lowest = min((i for i in theirs if not own >> i & 1), default=self.count)
         return self.forget(set(range(lowest, self.count)), own)
 
     def forget(self, links: set[int], own: int = 0) -> set[int]:

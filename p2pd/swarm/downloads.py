@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from p2pd.swarm.blob import Blob
+from p2pd.swarm.blob import Blob, Neighbour
 from p2pd.swarm.commands import Abandon, Count, Fetch
 from p2pd.swarm.messages import Cancel, Request
 from p2pd.swarm.pieces import indices, lowest
@@ -54,6 +54,8 @@ class Downloads:
         self._rate_at = 0.0
         self._usual_s = 0.0
         self._again_at = NEVER  # when the first of those that were busy may be asked again
+        self._look = False  # something changed that may let us ask: `fill` has to look at everything
+        self._soonest = NEVER  # no request is late or given up before this
 
     @property
     def out(self) -> int:
@@ -72,8 +74,15 @@ class Downloads:
 
     # -- asking -----------------------------------------------------------------------------------------------------
 
+    def look(self) -> None:
+        """There may be something to ask for now: `fill` is to look."""
+        self._look = True
+
     def fill(self) -> None:
-        """Ask while the window and the uploaders have room."""
+        """Ask while the window and the uploaders have room. Costs nothing unless something changed."""
+        if not self._look:
+            return
+        self._look = False
         if not self._room():
             return
         self._again_at = NEVER
@@ -88,6 +97,18 @@ class Downloads:
                 self._hedge_end(blob)
             if not self._room():
                 return
+
+    def offered(self, peer: Peer, blob: Blob, neighbour: Neighbour) -> None:
+        """One neighbour has news. While there is room, all others have been looked at: only it counts."""
+        settings = self._s.settings
+        while (useful := neighbour.have & blob.missing) and self._room():
+            not_before = self._not_before(peer)
+            if not_before > self._s.now:
+                self._again_at = min(self._again_at, not_before)
+                return
+            if peer.asked >= settings.at_one_uploader:
+                return
+            self._ask(peer, blob, self._choose(blob, useful), hedge=False)
 
     def claim(self, peer: Peer, blob: Blob, pieces: int) -> None:
         """The seeder shows these pieces to us alone: ask at once, even beside a full set of requests.
@@ -121,7 +142,6 @@ class Downloads:
         best, best_wait, best_useful = None, NEVER, 0
         now, random = self._s.now, self._s.random.random
         peers, settings = self._s.peers, self._s.settings
-        full = self._s.full
         for number, neighbour in blob.neighbours.items():
             useful = neighbour.have & pieces
             if not useful:
@@ -129,9 +149,7 @@ class Downloads:
             peer = peers[number]
             if peer.asked >= settings.at_one_uploader or number == other_than:
                 continue
-            not_before = peer.not_before
-            if peer.load >= full:
-                not_before = max(not_before, peer.load_at + settings.refused_wait_s)
+            not_before = self._not_before(peer)
             if not_before > now:
                 self._again_at = min(self._again_at, not_before)
                 continue
@@ -139,6 +157,12 @@ class Downloads:
             if wait < best_wait:
                 best, best_wait, best_useful = peer, wait, useful
         return (best, best_useful) if best else None
+
+    def _not_before(self, peer: Peer) -> float:
+        """When an uploader that was busy may be asked again."""
+        if peer.load < self._s.full:
+            return peer.not_before
+        return max(peer.not_before, peer.load_at + self._s.settings.refused_wait_s)
 
     def _choose(self, blob: Blob, useful: int) -> int:
         if blob.reading >= 0:
@@ -165,6 +189,7 @@ class Downloads:
             now + max(settings.stalled_s, 3 * late),
             hedge,
         )
+        self._soonest = min(self._soonest, now + late)
         self._bytes += length
         peer.asked += 1
         blob.fly(index)
@@ -240,14 +265,16 @@ class Downloads:
 
     @property
     def deadline(self) -> float:
-        soonest = min((min(a.late_at, a.give_up_at) for a in self._asked.values()), default=NEVER)
-        return min(soonest, self._again_at)
+        return min(self._soonest, self._again_at)
 
     def tick(self) -> None:
         """Hedge what is late, give up what stands still."""
         now = self._s.now
         if self._again_at <= now:
             self._again_at = NEVER
+            self._look = True
+        if self._soonest > now:
+            return
         for asked in list(self._asked.values()):
             if asked.rid not in self._asked:
                 continue
@@ -260,6 +287,7 @@ class Downloads:
                     asked.late = True
                     self._slower(asked)
                 self._hedge(asked)
+        self._soonest = min((min(a.late_at, a.give_up_at) for a in self._asked.values()), default=NEVER)
 
     def _slower(self, asked: Asked) -> None:
         peer = self._s.peers.get(asked.peer)
@@ -300,6 +328,7 @@ class Downloads:
         self._rate_at = now
 
     def _forget(self, asked: Asked) -> None:
+        self._look = True
         del self._asked[asked.rid]
         self._bytes -= asked.length
         peer = self._s.peers.get(asked.peer)

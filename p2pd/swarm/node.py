@@ -43,13 +43,18 @@ from p2pd.swarm.messages import (
     Vouch,
     Withdraw,
 )
-from p2pd.swarm.pieces import pack, unpack
+from p2pd.swarm.pieces import indices, pack, unpack
 from p2pd.swarm.seeding import Seeder
 from p2pd.swarm.settings import Settings
 from p2pd.swarm.state import NEVER, Peer, State
 from p2pd.swarm.uploads import Uploads
 from p2pd.swarm.voucher import Sign, Verify, make_retraction, retraction_holds, voucher_holds
 
+# After these nothing new can be asked for, but for what their handlers say themselves. They are most of what happens.
+_CHANGES_NO_CHOICE = frozenset(
+    {ev.Received, ev.PieceStarted, ev.UploadDone, ev.PieceStored, ev.Stored, ev.Tick, ev.Members}
+    | {Have, Request, Cancel, GetLinks, Vouch, Announce, Release, Withdraw, Holdings}
+)
 SUSPECT_LINK_AFTER = 2  # nodes whose piece did not fit a link: then the link is the liar, not they
 BLOBS_OF_PEER_MAX = 1024  # blobs in which one peer may be our neighbour
 
@@ -118,6 +123,8 @@ class Node:
         state.now = max(state.now, now)
         state.out = []
         self._handlers[type(event)](event)
+        if type(event) not in _CHANGES_NO_CHOICE:
+            self.downloads.look()
         self.downloads.fill()
         return state.out
 
@@ -203,6 +210,8 @@ class Node:
         handler = self._messages.get(type(e.message))
         if peer and handler:
             handler(peer, e.message)
+            if type(e.message) not in _CHANGES_NO_CHOICE:
+                self.downloads.look()
 
     # -- wants ------------------------------------------------------------------------------------------------------
 
@@ -430,6 +439,10 @@ class Node:
             self.announcer.rival(blob, peer.contact.node_id, m.term)
             if blob.hungry and m.pieces:
                 self.downloads.claim(peer, blob, pieces)
+        if blob.hungry:
+            self.downloads.offered(peer, blob, neighbour)
+            if not blob.missing:
+                self.downloads.look()  # the end: any news may show what is worth asking for twice
         if blob.seeding and pieces:
             self.seeder.neighbour_has(blob, peer.number, pieces)
             self.seeder.neighbours_changed(blob)
@@ -513,15 +526,24 @@ class Node:
         self._arrived(blob, asked.index, link, voucher)
 
     def _bad_piece(self, peer: Peer, blob: Blob, asked: Asked) -> None:
-        """A piece that does not fit its link. The sender is to blame, unless others' pieces do not fit it either."""
+        """A piece that does not fit its link. The sender is to blame, or the link, if nobody's piece fits.
+
+        Two liars must not be able to talk a node out of a true chain: a link counts as false only if nothing above it,
+        of the same signer, has ever fitted. Whoever forges a state can't bring pieces that fit behind it.
+        """
         failures = blob.link_failures.setdefault(asked.index, set())
         failures.add(peer.contact.node_id)
         self.state.blame(peer, "a piece that does not fit its link", blob, asked.index)
         voucher = blob.chain.vouchers.get(asked.index) if blob.chain else None
-        if len(failures) >= SUSPECT_LINK_AFTER and voucher:
+        if len(failures) < SUSPECT_LINK_AFTER or blob.chain is None or voucher is None:
+            return
+        vouchers = blob.chain.vouchers
+        above = blob.present >> (asked.index + 1) << (asked.index + 1)
+        if not any(i in vouchers and vouchers[i].key == voucher.key for i in indices(above)):
             for node in failures:
                 self.state.avoided.pop(node, None)
-            self._suspect(blob, voucher, asked.index)
+            blob.link_failures.pop(asked.index, None)
+            self._suspect(blob, voucher, asked.index, for_good=False)
 
     def _arrived(self, blob: Blob, index: int, link: tuple[bytes, bytes], voucher: Vouch | None) -> None:
         """A piece is present now: keep it, tell of it, and see whether it was the last."""
@@ -602,16 +624,19 @@ class Node:
             for link in (e.index, e.index + 1):
                 voucher = chain.vouchers.get(link)
                 if voucher and chain.states.get(e.index + 1, e.after) != e.after:
-                    self._suspect(blob, voucher, link)
+                    self._suspect(blob, voucher, link, for_good=True)
         if e.index in chain.states and chain.extend(e.index, e.after):
             return True
         self.seeder.restart(blob)  # what the pull went on from is void
         return False
 
-    def _suspect(self, blob: Blob, voucher: Vouch, index: int) -> None:
-        """A vouched link is wrong, or computed from wrong bytes: nothing of that signer's counts here any more."""
+    def _suspect(self, blob: Blob, voucher: Vouch, index: int, for_good: bool) -> None:
+        """A vouched link is wrong, or computed from wrong bytes: what rests on that signer is forgotten.
+
+        `for_good`: this node computed the link itself. Else it is word against word, and the signer may be heard again.
+        """
         self.state.out.append(Blame(b"", voucher.key.hex()[:16], "a link that no piece fits", blob.digest, index))
-        self._void(blob, voucher.key, voucher.term)
+        self._void(blob, voucher.key, voucher.term, for_good)
 
     def _wrong_bytes(self, blob: Blob) -> None:
         """The chain that this node pulled misses the digest: upstream sent wrong bytes. Take back what was said."""
@@ -661,17 +686,18 @@ class Node:
         if not retraction_holds(m, self.state.verify):
             self.state.blame(peer, "a retraction whose signature is wrong", blob)
             return
-        lost = self._void(blob, m.key, m.term)
+        lost = self._void(blob, m.key, m.term, True)
         if lost or m.key in blob.chain.retracted:  # else it could not be remembered, and would go round for ever
             for number in blob.neighbours:
                 if number != peer.number:
                     self.state.send(number, m)
 
-    def _void(self, blob: Blob, key: bytes, term: int) -> int:
+    def _void(self, blob: Blob, key: bytes, term: int, for_good: bool) -> int:
         """Forget what rests on a signer's vouchers; returns those links."""
         assert blob.chain
         lost = 0
-        for index in blob.chain.retract(key, term, blob.computed):
+        forget = blob.chain.retract if for_good else blob.chain.void
+        for index in forget(key, term, blob.computed):
             lost |= 1 << index
         for asked in list(self.downloads.of_blob(blob.digest)):
             if lost >> asked.index & 1:

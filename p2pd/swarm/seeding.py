@@ -273,6 +273,8 @@ class Seeder:
 
     @property
     def deadline(self) -> float:
+        if not self._of:
+            return NEVER
         return min((min(s.plan_at, s.tick_at) for s in self._of.values()), default=NEVER)
 
     def tick(self) -> None:

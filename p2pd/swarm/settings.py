@@ -11,6 +11,7 @@ class Settings:
 
     # neighbours
     neighbours_enough: int = 18  # 16 lose 0.005 of the bound against 64, 8 lose 0.02
+    reach_out_at_once: int = 10  # of one answer; the others reach out too, so that makes about twice as many
     connections_max: int = 96  # all blobs together
     inbound_max: int = 64  # places are kept free to reach out, else the graph falls apart
     connects_max: int = 12  # attempts at a time
@@ -19,7 +20,7 @@ class Settings:
     requests_least: int = 4  # out at a time: 2 lose 0.2 of the bound
     requests_most: int = 32
     at_one_uploader: int = 2  # of ours, one under way and one queued: no gap between two pieces
-    window_s: float = 0.25  # bytes out: what arrives in this time
+    window_s: float = 0.1  # bytes out: what arrives in this time; 0.25 only queues more at others
     window_most_bytes: int = 20 * 1024 * 1024  # all receive buffers fit in 32 MiB with what the pulls need
     rate_first: float = 10e6  # bytes/s taken for a peer that nothing is known of
     late_factor: float = 3.0  # times its usual: ask the next best too

@@ -138,6 +138,15 @@ def test_what_was_taken_back_is_not_taken_in_again() -> None:
     assert links(c) == {0, 1}
 
 
+def test_what_is_void_may_be_taken_in_again() -> None:
+    c = chain()
+    take(c, vouch("a", BLOB, SIZE, 0, STATES[:5]))
+    assert c.void(key("a"), 1) >= {0, 1, 2, 3}
+    assert links(c) == set()
+    take(c, vouch("a", BLOB, SIZE, 0, STATES[:3]))
+    assert links(c) == {0, 1}
+
+
 def test_an_old_retraction_does_not_weaken_a_new_one() -> None:
     c = chain()
     c.retract(key("a"), 3)

@@ -101,9 +101,40 @@ def test_a_link_that_no_piece_fits_is_its_signers_fault() -> None:
     assert not p.node.state.is_avoided(contact("b").node_id)
     assert not p.node.state.is_avoided(contact("c").node_id)
     assert not p.blob().chain.vouchers
-    p.voucher("d", "seeder", 0, 5)  # what it signed does not count any more
-    assert not p.blob().chain.vouchers
     p.voucher("d", "second", 0, 5)
+    p.join("d", 3)
+    p.checked("d", p.node.downloads.of_piece(BLOB, 3)[0].rid)
+    assert p.present == [3]
+
+
+def test_two_liars_do_not_talk_a_node_out_of_a_true_chain() -> None:
+    """A piece above fits, of the same signer: so its states are true, and the pieces were false."""
+    p = wanter("b", "c", "d")
+    p.join("d", 7)
+    p.checked("d", p.node.downloads.of_piece(BLOB, 7)[0].rid)
+    for name in "bc":
+        p.join(name, 3)
+        p.checked(name, p.node.downloads.of_piece(BLOB, 3)[0].rid, held=False)
+        assert p.blamed() == [(name, "a piece that does not fit its link")]
+        p.down(name)
+    assert p.node.state.is_avoided(contact("b").node_id)
+    assert p.node.state.is_avoided(contact("c").node_id)
+    assert p.present == [7]
+    p.have("d", 3)
+    p.join("d", 3, 7)
+    p.checked("d", p.node.downloads.of_piece(BLOB, 3)[0].rid)
+    assert p.present == [3, 7]
+
+
+def test_a_signer_that_was_suspected_may_be_heard_again() -> None:
+    """Two liars can do it where nothing above has come yet; what they win is a delay."""
+    p = wanter("b", "c", "d")
+    for name in "bc":
+        p.join(name, 3)
+        p.checked(name, p.node.downloads.of_piece(BLOB, 3)[0].rid, held=False)
+        p.down(name)
+    assert not p.blob().chain.vouchers
+    p.voucher("d", "seeder", 0, 5)
     p.join("d", 3)
     p.checked("d", p.node.downloads.of_piece(BLOB, 3)[0].rid)
     assert p.present == [3]
@@ -169,6 +200,20 @@ def test_busy_is_asked_again_after_a_while() -> None:
     assert p.asked() == {}
     p.wait(0.2)  # with nothing else going on
     assert only(p.asked())[::2] == ("b", 3)
+
+
+def test_who_was_busy_and_has_news_is_asked_after_the_while() -> None:
+    p = wanter("b", "c")
+    p.join("b", 3)
+    _, rid, _ = only(p.asked())
+    p.join("c", 3)
+    p.hear("b", Refuse(rid, "busy", 3))
+    _, rid, _ = only(p.asked())
+    p.checked("c", rid)
+    p.have("b", 5)
+    assert p.asked() == {}
+    p.wait(0.6)
+    assert only(p.asked())[::2] == ("b", 5)
 
 
 def test_busy_is_asked_again_at_its_notice() -> None:
