@@ -68,7 +68,9 @@ def heat(world: World) -> str:
     rows = [grid[int(place * step)] for place in range(shown)]
     figure, axes = _axes(height=3.2)
     with plt.rc_context(STYLE):
-        span = records.interval_s * len(records.heat)
+        used = max((place + 1 for place, column in enumerate(records.heat) if any(column)), default=1)
+        rows = [row[:used] for row in rows]
+        span = records.interval_s * used
         image = axes.imshow(
             rows, aspect="auto", origin="lower", cmap="magma_r", interpolation="nearest",
             extent=(0, span, 0, world.scenario.pieces),
@@ -91,7 +93,7 @@ def lines_in_use(world: World) -> str:
         axes.plot(seconds, [100 * row[2] for row in rates], color=GREY, linewidth=1, label="uplinks that send")
         axes.plot(seconds, [100 * row[3] for row in rates], color=ORANGE, linewidth=1, label="downlinks that receive")
         axes.set(xlabel="s", ylabel="%", ylim=(0, 103))
-        axes.legend(frameon=False, loc="lower center", ncols=3)
+        axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
         return as_svg(figure)
 
 
@@ -111,7 +113,7 @@ def phases(world: World) -> str:
         axes.fill_between(places, ninety, done, color=ORANGE, linewidth=0, label="to the end")
         axes.axhline(world.scenario.bound_s, color=INK, linestyle="--", linewidth=1)
         axes.set(xlabel="nodes, quickest first (%)", ylabel="s", xlim=(0, 100))
-        axes.legend(frameon=False, loc="lower right", ncols=3)
+        axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
         return as_svg(figure)
 
 

@@ -2,7 +2,7 @@
 
 - a piece is kept only when this node's own check of it held, and sent only when it is kept;
 - a piece is in exactly one state at a node;
-- a lease's term at a directory has one holder for ever, and that holder is a member of the blob;
+- a lease at a directory has a holder that is connected, and goes over only to a higher term, or to a lower node id;
 - every queue keeps its bound.
 
 `Violation` names the node, the event and the rule.
@@ -34,7 +34,9 @@ class Checker:
         self._w = world
         self._held: dict[int, set[tuple[bytes, int]]] = {}  # node -> pieces that its own check let pass, or its pull
         self._kept: dict[int, set[tuple[bytes, int]]] = {}
-        self._holders: dict[tuple[int, int, bytes, int], bytes] = {}  # (tracker, its life, digest, term) -> holder
+        self._leases: dict[
+            tuple[int, int, bytes], tuple[bytes, int] | None
+        ] = {}  # (tracker, its life, digest) -> lease
         self._event: Event | None = None
 
     def _fail(self, host: Host, rule: str) -> None:
@@ -113,12 +115,13 @@ class Checker:
     def directory(self, server: Server) -> None:
         """After a tracker handled something."""
         for layer in self._w.image:
-            lease = server.directory.lease(layer.digest)
-            if lease is None:
+            key = (server.place, server.life, layer.digest)
+            before, lease = self._leases.get(key), server.directory.lease(layer.digest)
+            self._leases[key] = lease
+            if lease is None or lease == before:
                 continue
             holder, term = lease
-            known = self._holders.setdefault((server.place, server.life, layer.digest, term), holder)
-            if known != holder:
-                raise Violation(f"tracker {server.place}: two holders of term {term} of layer {layer.place}")
             if holder not in server.ends:
                 raise Violation(f"tracker {server.place}: the lease of layer {layer.place} is with a node that is gone")
+            if before and holder != before[0] and (-before[1], before[0]) < (-term, holder):
+                raise Violation(f"tracker {server.place}: the lease of layer {layer.place} went to a term that loses")

@@ -19,7 +19,12 @@ from simulations.scenario import Scenario
 from simulations.table import print_figures
 from simulations.world import World
 
-LATER = {"compare": "simulations.compare", "fleet": "simulations.fleet", "sweep": "simulations.sweep"}
+LATER = {
+    "compare": "simulations.compare",
+    "fleet": "simulations.fleet",
+    "hunt": "simulations.hunt",
+    "sweep": "simulations.sweep",
+}
 
 
 class Group(click.Group):

@@ -9,7 +9,7 @@ PIECE_BINS = 120
 
 
 class Records:
-    """Counts; with `span_s` also how pieces and rates went over time, in bins of the span (the last takes the rest)."""
+    """Counts; with `span_s` also how pieces and rates went over time, in bins that widen if the run takes longer."""
 
     def __init__(
         self, span_s: float = 0.0, pieces: int = 1, on_progress: Callable[[float, int], None] | None = None
@@ -35,4 +35,14 @@ class Records:
         """A node keeps piece `number` of the image."""
         if self.interval_s:
             place = int(seconds / self.interval_s)
-            self.heat[place if place < TIME_BINS else TIME_BINS - 1][number * PIECE_BINS // self._pieces] += 1
+            while place >= TIME_BINS:
+                self._widen()
+                place //= 2
+            self.heat[place][number * PIECE_BINS // self._pieces] += 1
+
+    def _widen(self) -> None:
+        """Twice the time in the same number of bins."""
+        pairs = zip(self.heat[::2], self.heat[1::2], strict=True)
+        self.heat = [[a + b for a, b in zip(one, two, strict=True)] for one, two in pairs]
+        self.heat += [[0] * PIECE_BINS for _ in range(TIME_BINS - len(self.heat))]
+        self.interval_s *= 2

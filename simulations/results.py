@@ -55,12 +55,12 @@ def simulate(
 def figures(world: World) -> dict[str, Any]:
     """The JSON's fields."""
     s, r = world.scenario, world.records
-    counted = [h for h in world.hosts if h.done_at < NEVER and not h.is_straggler]
-    times = sorted(h.done_at - h.started_at for h in counted)
-    slow = sorted(h.done_at - h.started_at for h in world.hosts if h.done_at < NEVER and h.is_straggler)
+    ended = [h for h in world.hosts if h.started_at < h.done_at < NEVER]  # not those that had all of it already
+    times = sorted(h.done_at - h.started_at for h in ended if not h.is_straggler)
+    slow = sorted(h.done_at - h.started_at for h in ended if h.is_straggler)
     useful = sum(h.received for h in world.hosts) - r.duplicate
     sent = sorted(h.sent / s.total for h in world.hosts)
-    upstream = world.pulls.bytes_sent / _wanted_once(world)
+    upstream = world.pulls.bytes_sent / s.total
     crossed = (r.cross_zone + world.pulls.bytes_sent) / (s.total * s.zones) if s.zones > 1 else 0.0
     slowest = times[-1] if times else 0.0
     result: dict[str, Any] = {
@@ -95,11 +95,6 @@ def figures(world: World) -> dict[str, Any]:
         "problem": world.problem, "fingerprint": fingerprint(world), "scenario": describe(s),
     }  # fmt: skip
     return result
-
-
-def _wanted_once(world: World) -> float:
-    """Bytes that upstream has to send at least: layers that somebody had already are not among them."""
-    return float(sum(layer.geometry.size for layer in world.missing_at_first())) or float(world.scenario.total)
 
 
 def fingerprint(world: World) -> str:

@@ -71,7 +71,6 @@ class World:
         self.faults = Faults(self)
         if self.records.interval_s:
             self._sample(None, None)
-        self._cached = {digest for host in self.hosts for digest in host.layers}
         self.problem = ""  # why it did not end
         self.cpu_s = 0.0
 
@@ -88,10 +87,6 @@ class World:
             first += layer.geometry.count
             self.image.append(layer)
             self.layers[layer.digest] = layer
-
-    def missing_at_first(self) -> list[Layer]:
-        """Layers that no node had when it began."""
-        return [layer for layer in self.image if layer.digest not in self._cached]
 
     def _build_hosts(self) -> list[Host]:
         s = self.scenario
@@ -130,6 +125,7 @@ class World:
             if not arriving.is_done:
                 self.want(host, arriving)
         self.readers.start(host)
+        self._see_if_done(host)
 
     def _load_store(self, host: Host) -> None:
         for digest, arriving in host.layers.items():
@@ -396,7 +392,14 @@ class World:
         if arriving.bypass:
             arriving.bypass = None
         self.clock.soon(self._next_layer, (host, host.life))
-        if all(a.is_done for a in host.layers.values()) and len(host.layers) == len(self.image):
+        self._see_if_done(host)
+
+    def _see_if_done(self, host: Host) -> None:
+        if (
+            host.done_at == NEVER
+            and len(host.layers) == len(self.image)
+            and all(a.is_done for a in host.layers.values())
+        ):
             host.done_at = self.clock.now
             self._one_less()
 
