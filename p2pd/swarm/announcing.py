@@ -220,6 +220,12 @@ class Announcer:
 
     # -- answers ----------------------------------------------------------------------------------------------------
 
+    def heard_answer(self, peer: Peer, answer: Answer) -> None:
+        """An answer counts only from a tracker, or from the node that this one announced the blob to."""
+        told = self._told.get(answer.digest)
+        if peer.tracker >= 0 or (told and peer.number in told.targets):
+            self.answered(answer)
+
     def answered(self, answer: Answer) -> None:
         """A directory's word: neighbours, the lease, a size, or that nobody can get it."""
         blob = self._s.blobs.get(answer.digest)
@@ -248,8 +254,13 @@ class Announcer:
         elif not blob.term:
             blob.holder = b""
 
+    def claimed(self, blob: Blob, node_id: bytes, term: int) -> None:
+        """A neighbour says that it holds the lease. Where there is a tracker, only the tracker's word counts."""
+        if not self._has_tracker():
+            self.rival(blob, node_id, term)
+
     def rival(self, blob: Blob, node_id: bytes, term: int) -> None:
-        """A neighbour says that it holds the lease which this node holds: the higher term wins, then the lower id."""
+        """Another node holds the lease which this node holds: the higher term wins, then the lower id."""
         if blob.term and (term > blob.term or (term == blob.term and node_id < self._s.me.node_id)):
             blob.holder = node_id
             self.lose(blob)

@@ -6,6 +6,7 @@ Invariant: a piece is in exactly one state at any time: present (its link held),
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 from random import Random
 
@@ -167,11 +168,12 @@ class Blob:
         if neighbour:
             self.neighbour_lacks(neighbour, neighbour.have)
 
-    def available(self) -> int:
-        """What the neighbours have between them."""
+    def available(self, but: Container[int] = ()) -> int:
+        """What the neighbours have between them, leaving out those in `but`."""
         pieces = 0
-        for neighbour in self.neighbours.values():
-            pieces |= neighbour.have
+        for number, neighbour in self.neighbours.items():
+            if number not in but:
+                pieces |= neighbour.have
         return pieces
 
     def rarest(self, pieces: int, random: Random) -> int:

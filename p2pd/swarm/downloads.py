@@ -176,8 +176,11 @@ class Downloads:
         now, settings = self._s.now, self._s.settings
         rid, self._next_rid = self._next_rid, self._next_rid + 1
         usual = peer.usual_s or self._usual_s
-        late = max(settings.late_least_s, settings.late_factor * usual) if usual else settings.late_first_s
         length = blob.geometry.length(index)
+        if usual:
+            late = max(settings.late_least_s, settings.late_factor * usual)
+        else:
+            late = max(settings.late_first_s, length / settings.slowest_rate)
         self._asked[rid] = Asked(
             rid,
             peer.number,
@@ -218,6 +221,7 @@ class Downloads:
                 peer.rate = sample if not peer.rate else (1 - WEIGHT) * peer.rate + WEIGHT * sample
             peer.usual_s = took if not peer.usual_s else (1 - WEIGHT) * peer.usual_s + WEIGHT * took
             peer.last_done_at = now
+            peer.silent = False
         self._usual_s = took if not self._usual_s else (1 - WEIGHT) * self._usual_s + WEIGHT * took
         self._note_rate(asked.length)
         self._forget(asked)
@@ -280,7 +284,7 @@ class Downloads:
                 continue
             if asked.give_up_at <= now:
                 self._slower(asked)
-                self.cancel(asked)
+                self._in_vain(asked)
             elif asked.late_at <= now:
                 asked.late_at = NEVER
                 if not asked.late:
@@ -299,12 +303,28 @@ class Downloads:
         if blob.copies.get(asked.index, 0) != 1:
             return False
         found = self._uploader(blob, 1 << asked.index, other_than=asked.peer)
+        if found is None and not asked.started and self._delivered_nothing(asked):
+            self._in_vain(asked)
+            return False
         if found is None:
             # nobody else has room for it now: look again soon
             asked.late_at = self._s.now + max(self._s.settings.late_least_s, self._usual_s)
             return False
         self._ask(found[0], blob, asked.index, hedge=True)
         return True
+
+    def _delivered_nothing(self, asked: Asked) -> bool:
+        """Whether the peer has sent no piece since it was asked for this one."""
+        peer = self._s.peers.get(asked.peer)
+        return peer is not None and asked.late and peer.last_done_at < asked.sent
+
+    def _in_vain(self, asked: Asked) -> None:
+        """The peer let us wait for nothing: take the request back, and do not build on what it says it has."""
+        peer = self._s.peers.get(asked.peer)
+        if peer and self._delivered_nothing(asked):
+            peer.silent = True
+            peer.not_before = self._s.now + self._s.settings.silent_wait_s
+        self.cancel(asked)
 
     def _hedge_end(self, blob: Blob) -> None:
         """All that is missing is in flight: do not let the last pieces wait for the slowest uploader."""

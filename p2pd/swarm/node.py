@@ -111,7 +111,7 @@ class Node:
             Vouch: self._on_vouch,
             GetLinks: self._on_get_links,
             Retract: self._on_retract,
-            Answer: lambda p, m: self.announcer.answered(m),
+            Answer: self.announcer.heard_answer,
             **dict.fromkeys((Announce, Release, Withdraw, Holdings), self.announcer.heard),
         }
 
@@ -407,7 +407,7 @@ class Node:
         if new and (blob.present or blob.hungry) and not blob.computing:
             self._send_join(peer, blob)
         if m.term:
-            self.announcer.rival(blob, peer.contact.node_id, m.term)
+            self.announcer.claimed(blob, peer.contact.node_id, m.term)
         self.seeder.neighbour_has(blob, peer.number, pieces)
         self.seeder.neighbours_changed(blob)
 
@@ -436,7 +436,7 @@ class Node:
             return
         blob.neighbour_has(neighbour, pieces)
         if m.term:
-            self.announcer.rival(blob, peer.contact.node_id, m.term)
+            self.announcer.claimed(blob, peer.contact.node_id, m.term)
             if blob.hungry and m.pieces:
                 self.downloads.claim(peer, blob, pieces)
         if blob.hungry:

@@ -100,7 +100,7 @@ class Seeder:
             self._s.out.append(Pull(blob.digest, 0, -1, b""))
             self._allow(blob, seeding)
             return
-        needed = blob.missing & ~blob.available()
+        needed = blob.missing & ~blob.available(but=self._s.silent_peers())
         if not needed:
             return
         first = lowest(needed)

@@ -26,6 +26,8 @@ class Settings:
     late_factor: float = 3.0  # times its usual: ask the next best too
     late_least_s: float = 0.3
     late_first_s: float = 4.0  # while nothing is usual yet
+    slowest_rate: float = 0.5e6  # bytes/s that a transfer is believed to reach before it counts as late
+    silent_wait_s: float = 10.0  # who let us wait in vain is asked again after this
     stalled_s: float = 15.0  # a request without an end is given up
     endgame_factor: float = 2.0  # of the median: at the end, hedge what is expected later
     avoid_s: float = 60.0  # a peer that was caught

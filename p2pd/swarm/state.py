@@ -39,6 +39,7 @@ class Peer:
     usual_s: float = 0.0  # from request to piece; 0 while unknown
     not_before: float = 0.0  # refused: do not ask earlier
     last_done_at: float = 0.0
+    silent: bool = False  # it let us wait in vain, and has delivered nothing since: its word counts for nothing
     # as a receiver from us
     refused: bool = False  # we were busy when it asked: it wants to hear when there is room
 
@@ -63,6 +64,10 @@ class State:
     def full(self) -> int:
         """The load at which a node refuses."""
         return self.settings.places + self.settings.queued_most
+
+    def silent_peers(self) -> set[int]:
+        """Those whose word that they have something is not to be relied on now."""
+        return {number for number, peer in self.peers.items() if peer.silent}
 
     def send(self, peer: int, message: Message) -> None:
         self.out.append(Send(peer, message))

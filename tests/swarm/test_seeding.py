@@ -394,11 +394,19 @@ def test_a_strangers_retraction_takes_nothing_from_the_seeder() -> None:
 
 def test_the_higher_term_wins() -> None:
     p = seeder("b", pieces=2)
+    p.down("tracker")
     p.join("b", term=2)
     assert p.of(StopPull) == [StopPull(BLOB)]
     assert p.blob().term == 0
     assert p.blob().holder == contact("b").node_id
     assert p.present == [0, 1]
+
+
+def test_while_there_is_a_tracker_its_word_counts_not_a_neighbours() -> None:
+    p = seeder("b", pieces=2)
+    p.join("b", term=9)
+    assert p.of(StopPull) == []
+    assert p.blob().term == 1
 
 
 def test_a_lower_term_does_not() -> None:
@@ -407,6 +415,7 @@ def test_a_lower_term_does_not() -> None:
     p.want()
     p.up("b")
     p.lease(term=5)
+    p.down("tracker")
     p.join("b", term=4)
     assert p.of(StopPull) == []
     assert p.blob().term == 5
@@ -417,6 +426,7 @@ def test_with_one_term_the_lower_id_wins() -> None:
     place = names.index("me")
     for name in set(names) - {"me"}:
         p = seeder(name, pieces=2)
+        p.down("tracker")
         p.join(name, term=1)
         assert bool(p.of(StopPull)) == (names.index(name) < place)
 
