@@ -217,7 +217,7 @@ def transfer(place: Path, blob: Path, digest: str, bare: bool, profile: str | No
 
 
 def touch_memory(path: Path, size: int) -> None:
-    """A virtual machine's memory costs several times as much when it is used for the first time: let neither side pay."""
+    """Memory costs several times as much when it is used for the first time: let neither side pay for that."""
     block = bytes(1 << 20)
     with path.open("wb") as file:
         for _ in range(-(-size // len(block))):
