@@ -71,7 +71,7 @@ class Blob:
     alone: bool = False  # pulling outside the lease, for a client that has nowhere else to go
     pull_out: bool = False  # a Pull was ordered whose end has not been heard of
     computing: bool = False  # the states of a proven blob are being computed
-    link_failures: dict[int, set[bytes]] = field(default_factory=dict)  # link -> nodes whose piece did not fit it
+    link_failures: dict[int, dict[bytes, None]] = field(default_factory=dict)  # link -> nodes whose piece did not fit
 
     def set_size(self, size: int) -> None:
         """The size is known now, for good."""

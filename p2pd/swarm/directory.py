@@ -23,6 +23,8 @@ GATHER_S = 0.1  # a node that holds a lease already gets another only if nobody 
 PROGRESS_S = 10.0  # a holder without progress for this long, and for
 PROGRESS_LINKS = 4  # ... this many times its last link's time, loses the lease
 SLOW_LOSSES = 2  # holders in a row lost by no progress: upstream is slow, so the allowance doubles
+WORTH_WAITING_S = 8.0  # a registry's pause below this ends before the clients' patience: nobody is sent away for it
+LIMITED_MAX = 3  # ... but not for ever: so many times the registry may ask for another pause
 FAILURE_S = 30.0  # a node that could not pull a reference is not asked again for so long
 WRONG_BYTES_MAX = 2  # holders whose upstream bytes missed the digest, before the blob counts as failed
 HANDED_OUT = 24  # neighbours in one answer at the most
@@ -82,6 +84,7 @@ class Blob:
     begun: bool = False  # a holder may have pulled something
     taken: bool = False  # somebody looks to this directory for its lease
     losses: int = 0  # holders in a row lost by no progress
+    limited: int = 0  # times that the registry asked to wait
     wrong: int = 0  # holders in a row whose bytes missed the digest
 
 
@@ -91,7 +94,7 @@ class Directory:
     def __init__(self, random: Random, now: float) -> None:
         self._random = random
         self._nodes: dict[bytes, Contact] = {}
-        self._blobs_of: dict[bytes, set[bytes]] = {}
+        self._blobs_of: dict[bytes, dict[bytes, None]] = {}  # in order, so that a run can be repeated
         self._leases_of: dict[bytes, int] = {}
         self._blobs: dict[bytes, Blob] = {}
         self._watched: dict[bytes, None] = {}  # blobs that want a look at the next tick: a lease, or nobody to hold it
@@ -103,7 +106,7 @@ class Directory:
     def connected(self, contact: Contact) -> None:
         """A node can be reached now; it must come before the node's first message."""
         self._nodes[contact.node_id] = contact
-        self._blobs_of.setdefault(contact.node_id, set())
+        self._blobs_of.setdefault(contact.node_id, {})
 
     def disconnected(self, node: bytes, now: float) -> Outgoing:
         """A node is gone, and with it all that it announced."""
@@ -228,12 +231,13 @@ class Directory:
         if r.reason == "limited":
             member.failed_until = now + r.retry_s
             self._hold(blob.upstream, now + r.retry_s, now)
+            blob.limited += 1
         if r.reason == "wrong-bytes":
             blob.wrong += 1
         if r.reason == "unwanted":
             member.wanting = member.waiting = False
         if r.reason == "done":
-            blob.wrong = blob.losses = 0
+            blob.wrong = blob.losses = blob.limited = 0
             member.complete, member.wanting = True, False  # else the lease goes on to another, who pulls the rest again
         if blob.lease and blob.lease.holder == node:
             if blob.lease.fresh and not blob.lease.progress and r.reason in _BEFORE_THE_FIRST_BYTE:
@@ -262,6 +266,8 @@ class Directory:
                 member.failure, member.failed_until = "wrong-bytes", now + FAILURE_S
         held_until = self._holds.get(blob.upstream, 0.0)
         if held_until > now:  # the registry asked one of us to wait: that holds for all of us
+            if held_until - now <= WORTH_WAITING_S and blob.limited < LIMITED_MAX:
+                return []
             for _, member in wanters:
                 member.failure, member.failed_until = "limited", held_until
         able = [(node, m) for node, m in wanters if m.can_pull and m.failed_until <= now]
@@ -344,7 +350,7 @@ class Directory:
                 return None if blob.members else self._blobs.pop(digest) and None
             blob.members[node] = Member(place=len(blob.order))
             blob.order.append(node)
-            self._blobs_of[node].add(digest)
+            self._blobs_of[node][digest] = None
         return blob
 
     def _remove(self, blob: Blob, node: bytes, now: float) -> Outgoing:
@@ -353,7 +359,7 @@ class Directory:
         if last != node:
             blob.order[place] = last
             blob.members[last].place = place
-        self._blobs_of.get(node, set()).discard(blob.digest)
+        self._blobs_of.get(node, {}).pop(blob.digest, None)
         out: Outgoing = []
         if blob.lease and blob.lease.holder == node:
             self._set_lease(blob, None)

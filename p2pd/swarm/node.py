@@ -264,7 +264,7 @@ class Node:
         self.downloads.cancel_blob(blob.digest)
         self.seeder.stop(blob)
         for number in list(blob.neighbours):
-            self.state.peers[number].blobs.discard(blob.digest)
+            self.state.peers[number].blobs.pop(blob.digest, None)
             self.state.send(number, Leave(blob.digest))
         self.announcer.forget(blob)
         self._news_at.pop(blob.digest, None)
@@ -367,7 +367,7 @@ class Node:
             idle = blob.proven and blob.want is None and not any(n.wanting for n in blob.neighbours.values())
             if idle and digest in self.state.stored:
                 for number in blob.neighbours:
-                    self.state.peers[number].blobs.discard(digest)
+                    self.state.peers[number].blobs.pop(digest, None)
                 del blobs[digest]
                 self._news_at.pop(digest, None)
                 if len(blobs) < self.state.settings.swarms_most:
@@ -398,7 +398,7 @@ class Node:
             return
         new = m.digest not in peer.blobs
         neighbour = blob.neighbours.setdefault(peer.number, Neighbour())
-        peer.blobs.add(m.digest)
+        peer.blobs[m.digest] = None
         blob.neighbour_lacks(neighbour, neighbour.have & ~pieces)
         blob.neighbour_has(neighbour, pieces)
         neighbour.wanting, neighbour.term = m.wanting, m.term
@@ -413,7 +413,7 @@ class Node:
 
     def _on_leave(self, peer: Peer, m: Leave) -> None:
         blob = self.state.blobs.get(m.digest)
-        peer.blobs.discard(m.digest)
+        peer.blobs.pop(m.digest, None)
         if blob and peer.number in blob.neighbours:
             blob.remove_neighbour(peer.number)
             self.seeder.neighbours_changed(blob)
@@ -531,8 +531,8 @@ class Node:
         Two liars must not be able to talk a node out of a true chain: a link counts as false only if nothing above it,
         of the same signer, has ever fitted. Whoever forges a state can't bring pieces that fit behind it.
         """
-        failures = blob.link_failures.setdefault(asked.index, set())
-        failures.add(peer.contact.node_id)
+        failures = blob.link_failures.setdefault(asked.index, {})
+        failures[peer.contact.node_id] = None
         self.state.blame(peer, "a piece that does not fit its link", blob, asked.index)
         voucher = blob.chain.vouchers.get(asked.index) if blob.chain else None
         if len(failures) < SUSPECT_LINK_AFTER or blob.chain is None or voucher is None:

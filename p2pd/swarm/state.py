@@ -30,7 +30,7 @@ class Peer:
     key: bytes
     outbound: bool
     tracker: int
-    blobs: set[bytes] = field(default_factory=set)  # those in which it is our neighbour
+    blobs: dict[bytes, None] = field(default_factory=dict)  # in which it is our neighbour; in order: runs repeat
     # as an uploader to us
     load: int = 0  # transfers under way and queued there, as it last said
     load_at: float = 0.0  # when it said so
