@@ -44,7 +44,7 @@ class Arrival:
     clients: int = 0
     alone: bool = False
     keep_until: float = 0.0
-    started_at: float = 0.0  # 0 while nobody wants it: a part that is left from before
+    started_at: float | None = None  # None while nobody wants it: a part that is left from before
     progress_at: float = 0.0
     flushed_at: float = 0.0
     told_can_pull: bool = False

@@ -101,7 +101,7 @@ class Arrivals:
         arrival.keep_until = max(arrival.keep_until, now + keep_s)
         if arrival.proven:
             return arrival
-        if not arrival.started_at:
+        if arrival.started_at is None:
             arrival.started_at = arrival.progress_at = now
             self._pin(arrival)
         if raw(digest) in self._engine.node.state.stored and self._store.proven(digest) is None:
@@ -179,7 +179,7 @@ class Arrivals:
                 await self._much.wait()
             self._much = trio.Event()
             for arrival in self.all():
-                if arrival.started_at and not arrival.proven:
+                if arrival.started_at is not None and not arrival.proven:
                     self._look_after(arrival)
             for arrival in self.all():
                 if self._flush_is_due(arrival):
@@ -382,7 +382,7 @@ class Arrivals:
             log.error("%s is whole, but can't be put in its place: %s", arrival.digest, error)
             await self._not_committed(arrival, partial, keep=isinstance(error, StoreFull))
             return
-        took = trio.current_time() - arrival.started_at if arrival.started_at else 0.0
+        took = trio.current_time() - arrival.started_at if arrival.started_at is not None else 0.0
         log.info(
             "%s: proven, %d bytes in %.1f s (%d from peers, %d from upstream)",
             arrival.digest,
@@ -421,7 +421,7 @@ class Arrivals:
     def evicted(self, digest: str) -> None:
         """The store made room: the core is told."""
         arrival = self._all.get(digest)
-        if arrival is None or not arrival.started_at:  # else `want` has told it
+        if arrival is None or arrival.started_at is None:  # else `want` has told it
             self._all.pop(digest, None)
             self._engine.post(ev.Evicted(raw(digest)))
 

@@ -142,5 +142,5 @@ class Images:
             blob.error = f"{digest}: {arrival.failure}"
         elif arrival.proven:
             blob.done = self._arrivals.get(digest) is not arrival  # then it has its place in the store
-        elif trio.current_time() - max(arrival.progress_at, arrival.started_at) > STALL_S:
+        elif trio.current_time() - max(arrival.progress_at, arrival.started_at or 0.0) > STALL_S:
             blob.error = f"{digest}: no byte came for {STALL_S:g} s"

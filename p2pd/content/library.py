@@ -168,7 +168,7 @@ class Library:
         for blob in content.blobs:
             if blob.digest not in (arrival.digest, EMPTY_BLOB) and self._store.proven(blob.digest) is None:
                 other = self._arrivals.get(blob.digest)
-                if other is None or not other.started_at:
+                if other is None or other.started_at is None:
                     self._arrivals.want("blob", content.upstream, content.repository, blob.digest, blob.size)
                 else:
                     other.keep_until = max(other.keep_until, arrival.keep_until)

@@ -1,0 +1,185 @@
+"""Rollouts: calm ones, each condition that a scenario may have, and the same run from the same seed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from simulations.results import figures, simulate
+from simulations.scenario import Scenario, Share, Span
+
+ROOT = Path(__file__).parents[2]
+SMALL = {"nodes": 10, "image": (6_000_000, 3_000_000), "link": 10e6, "check": True}
+
+
+def run(**changes: Any) -> dict[str, Any]:
+    return figures(simulate(Scenario(**SMALL | changes)))
+
+
+def test_a_calm_rollout_takes_one_copy_from_upstream() -> None:
+    result = run()
+    assert result["unfinished"] == 0
+    assert result["upstream_copies"] == 1.0
+    assert result["upstream_requests"] == 2
+    assert result["transfers"] == result["pieces"] * 9
+    assert 1.0 < result["p50_over_bound"] <= result["slowest_over_bound"] < 2.5
+    assert result["duplicate_ratio"] <= 0.01
+    assert result["protocol_errors"] == result["rejected_pieces"] == result["bypassed_layers"] == 0
+    sent = result["upload_copies"]
+    assert 0 < sent["p50"] <= sent["most"]
+
+
+def test_one_node_alone_pulls_at_upstreams_rate() -> None:
+    result = run(nodes=1)
+    assert result["slowest_over_bound"] == pytest.approx(1.0, abs=0.1)
+    assert result["transfers"] == 0
+
+
+def test_the_percentiles_are_of_times_from_each_nodes_own_start() -> None:
+    result = run(arrival=20.0)
+    assert result["slowest_s"] < 20.0
+    assert result["p50_s"] <= result["p90_s"] <= result["p99_s"] <= result["p999_s"] <= result["slowest_s"]
+
+
+def test_the_dead_are_counted_and_the_others_end() -> None:
+    result = run(deaths=0.3, seed=3)
+    assert result["deaths"] == 3
+    assert result["unfinished"] == 0
+    assert result["restarts"] == 0
+
+
+def test_the_dead_that_come_back_go_on_with_what_they_had() -> None:
+    result = run(deaths=0.5, restarts=1.0, restart_after=0.5)
+    assert result["restarts"] == 5
+    assert result["unfinished"] == 0
+    assert result["transfers"] < result["pieces"] * 10 * 1.3
+
+
+def test_silence_costs_time_but_no_node() -> None:
+    result = run(deaths=0.3, silent=True)
+    assert result["deaths"] == 3
+    assert result["unfinished"] == 0
+
+
+@pytest.mark.parametrize("share", [0.2, 0.9])
+def test_another_goes_on_where_the_seeder_died(share: float) -> None:
+    result = run(image=(9_000_000,), seeder_death=share)
+    assert result["deaths"] == 1
+    assert result["unfinished"] == 0
+    assert result["upstream_copies"] <= 1.4
+    assert result["upstream_requests"] >= 2
+
+
+def test_without_a_tracker_the_nodes_are_the_directory() -> None:
+    result = run(trackers=0)
+    assert result["unfinished"] == 0
+    assert result["upstream_copies"] <= 1.5
+
+
+@pytest.mark.parametrize("end", [float("inf"), 1.0])
+def test_a_lost_tracker_stops_nobody(end: float) -> None:
+    result = run(tracker_loss=Span(0.3, end))
+    assert result["unfinished"] == 0
+
+
+def test_a_partition_heals() -> None:
+    result = run(partition=Span(0.2, 3.0, 0.4))
+    assert result["unfinished"] == 0
+
+
+def test_upstream_may_fail_for_a_while() -> None:
+    calm, result = run(), run(upstream_failure=Span(0.3, 2.0))
+    assert result["unfinished"] == 0
+    assert result["slowest_s"] > calm["slowest_s"]
+
+
+def test_lies_are_found_and_cost_bytes_only() -> None:
+    result = run(lying=Share(0.2, 0.5))
+    assert result["unfinished"] == 0
+    assert result["rejected_pieces"] > 0
+    assert result["blamed"] > 0
+
+
+def test_broken_connections_are_made_anew() -> None:
+    result = run(lossy=Share(0.5, 0.3), heal_after=5.0)
+    assert result["unfinished"] == 0
+
+
+def test_layers_that_some_have_are_not_pulled_again() -> None:
+    result = run(cached=Share(0.2, 1))
+    assert result["unfinished"] == 0
+    assert result["upstream_copies"] == pytest.approx(1 / 3, abs=0.02)
+
+
+def test_nodes_that_have_everything_are_done_at_once_and_not_counted() -> None:
+    result = run(cached=Share(0.3, 2))
+    assert result["upstream_copies"] == 0.0
+    assert result["p50_s"] > 0
+
+
+def test_bytes_between_zones_are_counted() -> None:
+    one, many = run(), run(zones=5, oversubscription=2.0)
+    assert one["cross_zone_copies"] == 0.0
+    assert 1.0 <= many["cross_zone_copies"] <= 2.1  # two nodes a zone
+
+
+def test_an_oversubscribed_core_slows_blind_spreading() -> None:
+    narrow, wide = run(zones=5, oversubscription=8.0), run(zones=5)
+    assert narrow["slowest_s"] > 1.2 * wide["slowest_s"]
+
+
+def test_slow_start_can_only_cost() -> None:
+    assert run(slow_start=True, latency=0.02)["slowest_s"] >= 0.95 * run(latency=0.02)["slowest_s"]
+
+
+def test_a_run_that_does_not_end_says_so() -> None:
+    result = run(seconds_most=0.5)
+    assert result["unfinished"] > 0
+    assert "not done after 0.5 simulated s" in result["problem"]
+
+
+def test_the_events_are_bounded_too() -> None:
+    result = run(events_most=500)
+    assert "500 events" in result["problem"]
+
+
+# -- the same run from the same seed --------------------------------------------------------------------------------
+
+MIXED = """
+import sys
+from simulations.hunt import draw
+from simulations.reading import build
+from simulations.results import figures, simulate
+for seed in map(int, sys.argv[1:]):
+    print(figures(simulate(build(draw(seed))))["fingerprint"])
+"""
+
+
+def fingerprints(hash_seed: str, seeds: range) -> list[str]:
+    command = [sys.executable, "-c", MIXED, *map(str, seeds)]
+    run = subprocess.run(
+        command, env=os.environ | {"PYTHONHASHSEED": hash_seed}, cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout.split()
+
+
+def test_the_same_seed_gives_the_same_run_whatever_the_order_of_sets() -> None:
+    seeds = range(1, 25)
+    one = fingerprints("1", seeds)
+    assert len(one) == len(set(one)) == len(seeds)
+    assert one == fingerprints("2", seeds)
+
+
+def test_another_seed_gives_another_run() -> None:
+    assert run(seed=1)["fingerprint"] != run(seed=2)["fingerprint"]
+    assert run(seed=1)["fingerprint"] == run(seed=1)["fingerprint"]
+
+
+def test_checking_changes_nothing() -> None:
+    assert run(check=True)["fingerprint"] == run(check=False)["fingerprint"]
