@@ -189,7 +189,7 @@ class Connection:
     # -- reading ----------------------------------------------------------------------------------------------------
 
     async def _read(self) -> None:
-        while True:
+        while not self._scope.cancel_called:  # what came before the end counts, what is only buffered does not
             message = await self._frames.message()
             if isinstance(message, Run):
                 await self._run_came(message)
@@ -247,7 +247,7 @@ class Connection:
     # -- writing ----------------------------------------------------------------------------------------------------
 
     async def _write(self) -> None:
-        while True:
+        while not self._scope.cancel_called:
             if self._queue:
                 data = b"".join(self._queue)
                 self._queue.clear()
@@ -261,6 +261,7 @@ class Connection:
                     self._uploads.popleft()
                     self._finish(outgoing)
             else:
+                self._transport.flush()
                 self._wake = trio.Event()
                 await self._wake.wait()
 
@@ -268,6 +269,7 @@ class Connection:
         with trio.move_on_after(FRAMES_WAIT_S) as waiting:
             await self._up.ready()
         if waiting.cancelled_caught:
+            self._transport.flush()
             return
         count = min(RUN_SIZE_MAX, outgoing.length - outgoing.sent)
         self._up.spend(count)

@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from p2pd.peers.frames import FrameReader
 from p2pd.peers.handshake import TIMEOUT_S, shake_hands
 from p2pd.peers.transport import ConnectionLost, PlainTransport, dial
-from p2pd.swarm.messages import FRAME_HEADER, Ping, ProtocolError
+from p2pd.swarm.messages import FRAME_HEADER, Ping, ProtocolError, encode
 from p2pd.swarm.voucher import node_id
 from tests.peers.fakes import Wire, hello, sockets
 
@@ -97,10 +97,10 @@ async def test_one_that_dribbles_its_hello_is_let_go(autojump_clock: MockClock) 
 
 async def test_one_that_says_hello_and_resets_the_connection_is_a_lost_connection() -> None:
     ours, theirs = await sockets()
-    transport, wire = PlainTransport(ours), Wire(theirs)
     theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close sends RST
+    transport = PlainTransport(ours)
     frames = FrameReader(transport)
-    await wire.send(hello(b"x" * 32, host=""))
+    await theirs.send(encode(hello(b"x" * 32, host="")))
     theirs.close()
     with pytest.raises(ConnectionLost):
         await shake_hands(transport, frames, hello())
@@ -112,9 +112,10 @@ async def test_the_address_of_one_that_is_gone_is_a_lost_connection() -> None:
     theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     theirs.close()
     await trio.lowlevel.wait_readable(ours)
+    transport = PlainTransport(ours)
     with pytest.raises(ConnectionLost):
-        _ = PlainTransport(ours).remote_host
-    ours.close()
+        _ = transport.remote_host
+    transport.close()
 
 
 @pytest.mark.parametrize("host", ["a..b", "", "x" * 70 + ".example", "≠.example", "nowhere.invalid", "fe80::1%none"])
