@@ -68,7 +68,7 @@ lint: install ## check the style
 	$(BIN)/ruff format --check .
 
 lock: ## write requirements.lock anew from pyproject.toml (needs pip-tools)
-	pip-compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --extra dev --allow-unsafe --strip-extras -o requirements.lock pyproject.toml
+	pip-compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --extra dev --extra sim --allow-unsafe --strip-extras -o requirements.lock pyproject.toml
 
 clean: ## remove what make made
 	rm -rf $(VENV) .lab build dist *.egg-info

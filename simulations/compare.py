@@ -14,7 +14,8 @@ from rich.table import Table
 
 from p2pd.units import format_rate, format_size
 from simulations.models import Case, Outcome, direct, hypercube, hypercube_rounds, layerwise, rarest_first
-from simulations.options import scenario_of, scenario_options
+from simulations.options import SimulationCommand, scenario_of, scenario_options
+from simulations.output import require_place, write
 from simulations.results import figures, percentile, simulate
 from simulations.scenario import Scenario
 
@@ -109,7 +110,7 @@ def show(console: Console, scenario: Scenario, rows: list[dict[str, Any]]) -> No
     )
 
 
-@click.command()
+@click.command(cls=SimulationCommand)
 @click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @scenario_options
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Write all figures there.")
@@ -117,8 +118,13 @@ def compare(parameters: dict[str, str], file: Path | None, json_file: Path | Non
     """Compare p2pd with other ways to do it: none, whole layers, rarest piece first, the hypercube schedule.
 
     FILE is a scenario in TOML; options go over it. The others are models; p2pd is its own code, simulated.
+
+    \b
+    Example:
+      p2pd-sim compare --nodes 200 --image 1GB/2 --link 100MB/s
     """
     scenario = scenario_of(parameters, file)
+    require_place("--json", json_file)
     console = Console()
     try:
         with console.status("") as status:
@@ -128,10 +134,7 @@ def compare(parameters: dict[str, str], file: Path | None, json_file: Path | Non
     show(console, scenario, rows)
     if json_file:
         about = {"bound_s": scenario.bound_s, "nodes": scenario.nodes, "pieces": scenario.pieces, "rows": rows}
-        try:
-            json_file.write_text(json.dumps(about, indent=1) + "\n")
-        except OSError as error:
-            raise click.ClickException(f"{json_file}: {error.strerror}") from None
+        write(json_file, json.dumps(about, indent=1) + "\n")
 
 
 __all__ = ["Incomparable", "case_of", "compare", "compare_all"]

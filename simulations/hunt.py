@@ -106,9 +106,17 @@ def try_seed(seed: int) -> str:
 
 
 @click.command()
-@click.option("--seeds", default="1-100", show_default=True)
+@click.option("--seeds", default="1-100", show_default=True, help="Which: 1-100, 7 or 1,4,9.")
 def hunt(seeds: str) -> None:
-    """Run small rollouts of mixed faults with every check on. Exit code 1 if a seed fails."""
+    """Run small rollouts of mixed faults with every check on: for who changes the swarm.
+
+    Faults end after a while, and then every node that lives must get the image. A seed that fails is printed with the
+    command that replays it. Exit code 1 if one fails.
+
+    \b
+    Example:
+      p2pd-sim hunt --seeds 1-1000
+    """
     try:
         chosen = parse_seeds(seeds)
     except ScenarioError as error:

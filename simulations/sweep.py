@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import p2pd.swarm
-from simulations.options import scenario_options
+from simulations.options import SimulationCommand, scenario_options
+from simulations.output import PLOT_KINDS, require_matplotlib, require_place
 from simulations.reading import build, read_file
 from simulations.results import figures, simulate
 from simulations.scenario import ScenarioError
@@ -159,7 +160,7 @@ def gather(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return list(points.values())
 
 
-@click.command()
+@click.command(cls=SimulationCommand)
 @click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--vary", multiple=True, required=True, metavar="NAME=V,V", help="Its values; also settings.NAME.")
 @click.option("--seeds", default="1-3", show_default=True, help="Each point is run with each of them.")
@@ -179,11 +180,17 @@ def sweep(
     """Simulate a grid: every combination of the varied parameters, with every seed.
 
     Goes on where an earlier sweep into the same file stopped. Exit code 1 if a node did not end in some run.
-    """
-    if plot:
-        from simulations.cli import require_matplotlib
 
-        require_matplotlib()
+    \b
+    Examples:
+      p2pd-sim sweep --vary nodes=50,100,200,400 --image 1GB/2 --plot nodes.svg
+      p2pd-sim sweep --vary "image=50MB;10MB;3GB/2" --vary link=100MB/s,1GB/s --seeds 1-5 --jobs 1
+      p2pd-sim sweep scenario.toml --vary stragglers=none,10%:0.1 --vary settings.news_s=0.02,0.1
+    """
+    require_place("--out", out)
+    require_place("--plot", plot, PLOT_KINDS)
+    if plot:
+        require_matplotlib("--plot")
     try:
         base = {name.replace("-", "_"): text for name, text in (read_file(file) if file else {}).items()} | parameters
         base.pop("seed", None)
