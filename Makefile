@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 APT_PACKAGES := containerd runc docker-registry skopeo umoci nginx-light iproute2 curl systemd procps python3-venv
 
+# Unit tests run in so many processes at a time; end-to-end tests one after another, since they share the machine's ports.
+JOBS ?= 2
+
 # End-to-end tests need root. `make test P2PD_E2E=` leaves them out.
 P2PD_E2E ?= required
 
@@ -49,7 +52,7 @@ run: install ## start a node with its defaults, and print the ctr line to try
 	@exec $(BIN)/p2pd run $(RUN_OPTIONS)
 
 test: install apt lint ## lint and all tests, the end-to-end ones last (as root)
-	$(BIN)/pytest -m 'not e2e'
+	$(BIN)/pytest -m 'not e2e' -n $(JOBS) --dist worksteal
 	P2PD_E2E=$(P2PD_E2E) $(BIN)/pytest -m e2e
 
 demo: install apt ## watch eight nodes pull one image from one upstream (as root)

@@ -170,7 +170,7 @@ def fingerprints(hash_seed: str, seeds: range) -> list[str]:
 
 
 def test_the_same_seed_gives_the_same_run_whatever_the_order_of_sets() -> None:
-    seeds = range(1, 25)
+    seeds = range(1, 9)
     one = fingerprints("1", seeds)
     assert len(one) == len(set(one)) == len(seeds)
     assert one == fingerprints("2", seeds)

@@ -6,7 +6,6 @@ import hashlib
 import json
 import random
 import shutil
-import socket
 import subprocess
 import time
 import urllib.error
@@ -18,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from p2pd.upstream import UpstreamConfig, Upstreams
+from tests.lab.process import free_port
 from tests.upstream.token_service import ISSUER, SERVICE, TokenService
 
 READY_WITHIN_S = 10.0
@@ -104,8 +104,7 @@ def sha256(data: bytes) -> str:
 
 
 def _start(root: Path, name: str, auth: str) -> tuple[subprocess.Popen[bytes], str]:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        host = f"127.0.0.1:{probe.getsockname()[1]}"
+    host = f"127.0.0.1:{free_port()}"
     path = root / f"{name}.yml"
     path.write_text(
         f"version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n    rootdirectory: {root}/data\n"
