@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random, SystemRandom
 
@@ -26,7 +26,8 @@ from p2pd.content.readers import Patience
 from p2pd.content.tags import Tags
 from p2pd.discovery.mdns import Found, run_mdns
 from p2pd.engine import Engine
-from p2pd.fleet.keys import KeyFileError, NodeKey, verify
+from p2pd.fleet import FleetError, FleetFiles, Identity, Membership, NodeKey, verify
+from p2pd.fleet.keys import KeyFileError
 from p2pd.hashing import HashingUnavailable, self_test
 from p2pd.mirror import MirrorSettings, serve_mirror
 from p2pd.notify import Notifier
@@ -44,7 +45,9 @@ from p2pd.upstream import Upstreams
 
 log = logging.getLogger("p2pd")
 
-FLEET_INSECURE = "insecure"  # the name of the fleet that everybody may join: a lab's
+# What a node calls its fleet in Hello and mDNS. Certificates say who is a member: a name for each CA would part those
+# who have the new one from those who still have the old one.
+FLEET_MEMBERS, FLEET_INSECURE = "members", "insecure"
 STOP_GRACE_S = 2.0  # after SIGTERM: what the mirror is sending may end, then FIN
 SELF_CHECK_LAG_S = 10.0  # an event loop or a core that is later than this is not healthy
 
@@ -75,6 +78,30 @@ class Meter:
             self.metrics.cross_zone("out", count)
 
 
+@dataclass
+class Renewal:
+    """What follows when the fleet's files have been read anew."""
+
+    engine: Engine
+    network: Network
+    tags: Tags
+    mdns: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+    def __call__(self, before: Identity, now: Identity) -> None:
+        """Connections stay, unless this node is another one now, or a CA that they may rest on is trusted no more."""
+        key = now.key
+        if before.key.public != key.public:
+            me = replace(self.engine.node.state.me, node_id=node_id(key.public))
+            log.info("the certificate has another key: this node goes on as %s", me.node_id.hex()[:16])
+            self.network.hello = replace(self.network.hello, key=key.public)
+            self.tags.renamed(key.public, key.sign)
+            self.engine.post(ev.Renamed(me, key.public, key.sign))
+            self.network.close_all("this node has a new key")
+            self.mdns.cancel()
+        elif not now.trusts_all_of(before):
+            self.network.close_all("a CA is trusted no more")
+
+
 def run_daemon(config: Config) -> int:
     """Run a node until SIGTERM or SIGINT; the process's exit code."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
@@ -83,7 +110,7 @@ def run_daemon(config: Config) -> int:
     problems: list[BaseException] = []
     try:
         trio.run(_main, config, strict_exception_groups=True)
-    except* (StartError, StoreError, KeyFileError, HashingUnavailable, ControlError) as group:
+    except* (StartError, StoreError, KeyFileError, FleetError, HashingUnavailable, ControlError) as group:
         problems = _leaves(group)
     for problem in problems:
         print(f"p2pd: {problem}", file=sys.stderr)
@@ -103,14 +130,24 @@ async def _main(config: Config) -> None:
     for warning in warnings:
         log.warning("%s", warning)
     metrics = Metrics(__version__)
+    membership = membership_of(config)
     store = Store.open(config.node.state_dir / "blobs", config.store.size_limit)
     try:
-        key = NodeKey.load_or_make(config.node.state_dir)  # behind the store's lock: there is one node here
+        # Behind the store's lock: there is one node here.
+        key = membership.identity.key if membership else NodeKey.load_or_make(config.node.state_dir)
         async with trio.open_nursery() as nursery:
-            await _run_node(config, nursery, metrics, key, store, warnings)
+            await _run_node(config, nursery, metrics, key, membership, store, warnings)
             nursery.cancel_scope.cancel()
     finally:
         _put_away(store)
+
+
+def membership_of(config: Config) -> Membership | None:
+    """What [fleet] names. FleetError if its files can't be used."""
+    fleet = config.fleet
+    if not (fleet.ca and fleet.certificate and fleet.key):
+        return None
+    return Membership(FleetFiles(fleet.ca, fleet.certificate, fleet.key))
 
 
 def _put_away(store: Store) -> None:
@@ -128,10 +165,10 @@ def _spoken_warnings(config: Config) -> list[str]:
     warnings = []
     if config.peers.insecure:
         warnings.append("[peers] insecure = true: peers are neither authenticated nor encrypted. A lab switch.")
-    else:
+    elif config.fleet.ca is None:
         warnings.append(
             "this node has no fleet identity: it mirrors and caches alone, and neither asks nor serves peers "
-            "([peers] insecure = true in a lab)"
+            "(`p2pd fleet issue` makes one for [fleet]; [peers] insecure = true in a lab)"
         )
     if config.mirror.share_private:
         warnings.append("[mirror] share_private = true: every client of this mirror can read private images")
@@ -141,11 +178,18 @@ def _spoken_warnings(config: Config) -> list[str]:
 
 
 async def _run_node(
-    config: Config, nursery: trio.Nursery, metrics: Metrics, key: NodeKey, store: Store, warnings: list[str]
+    config: Config,
+    nursery: trio.Nursery,
+    metrics: Metrics,
+    key: NodeKey,
+    membership: Membership | None,
+    store: Store,
+    warnings: list[str],
 ) -> None:
     """Build the parts, wire them, run until told to stop."""
     random = Random(SystemRandom().random())
-    swarming = config.peers.insecure
+    swarming = config.peers.insecure or membership is not None
+    fleet = FLEET_MEMBERS if membership else FLEET_INSECURE
     listeners = await _listen(config.peers.listen, "peers") if swarming else []
     port = listeners[0].socket.getsockname()[1] if listeners else 0
     advertise = config.peers.advertise
@@ -173,7 +217,7 @@ async def _run_node(
     arrivals = Arrivals(store, engine, metrics, nursery)
     puller = Puller(upstreams, arrivals, engine, metrics, nursery)
     catalogue = Catalogue()
-    hello = Hello(PROTOCOL_VERSION, key.public, me.name, me.zone, me.host, me.port, FLEET_INSECURE)
+    hello = Hello(PROTOCOL_VERSION, key.public, me.name, me.zone, me.host, me.port, fleet)
     network = Network(
         engine.post,
         node.link,
@@ -181,6 +225,8 @@ async def _run_node(
         Meter(metrics, arrivals, config.node.zone),
         hello,
         nursery,
+        contexts=lambda: membership.identity if membership else None,
+        on_refused=metrics.handshake_refused,
         upload_limit=config.peers.upload_limit,
         download_limit=config.peers.download_limit,
     )
@@ -207,7 +253,9 @@ async def _run_node(
         random,
         share_private=config.mirror.share_private,
     )
-    status = Status(config, metrics, engine, network, arrivals, store, Images(library, arrivals, store), warnings)
+    status = Status(
+        config, metrics, engine, network, arrivals, store, Images(library, arrivals, store), warnings, membership
+    )
     token = trio.lowlevel.current_trio_token()
     store.on_evict = lambda digest: token.run_sync_soon(arrivals.evicted, digest)
     arrivals.on_hold = partial(_hold, upstreams)
@@ -219,13 +267,17 @@ async def _run_node(
     nursery.start_soon(arrivals.sweep)
     nursery.start_soon(_keep_metrics, status)
     await _start_admin(config, nursery, status)
+    renewal = Renewal(engine, network, tags)
+    if membership:
+        membership.on_change = renewal
+        nursery.start_soon(membership.watch)
     if swarming:
         nursery.start_soon(network.serve, listeners)
         for place, tracker in enumerate(config.discovery.trackers):
             network.trackers[str(tracker)] = "connecting"
             nursery.start_soon(network.keep_tracker, place, tracker.host, tracker.port)
         if config.discovery.mdns:
-            await nursery.start(_start_mdns, config, me, engine, status)
+            nursery.start_soon(_keep_mdns, config, fleet, status, renewal)
     mirror_scope = await nursery.start(_run_mirror, config, library)
     status.ready = True
     log.info("mirror on %s, peers on %s", config.mirror.listen, f"port {port}" if swarming else "none")
@@ -265,19 +317,21 @@ async def _start_admin(config: Config, nursery: trio.Nursery, status: Status) ->
         ) from None
 
 
-async def _start_mdns(
-    config: Config, me: Contact, engine: Engine, status: Status, *, task_status: trio.TaskStatus[None]
-) -> None:
+async def _keep_mdns(config: Config, fleet: str, status: Status, renewal: Renewal) -> None:
+    """For ever: be found, under the id of now."""
     advertise = config.peers.advertise
     host = advertise.host if advertise else config.peers.listen.host
-    found = Found(me.node_id, host, me.port, me.name, me.zone)
+    interfaces = None if host in ("0.0.0.0", "::") else [host]
 
     def seen(view: tuple[Found, ...]) -> None:
         status.mdns_found = len(view)
-        engine.post(ev.Members(tuple(Contact(f.node_id, f.name, f.zone, f.host, f.port) for f in view)))
+        members = tuple(Contact(f.node_id, f.name, f.zone, f.host, f.port) for f in view)
+        status.engine.post(ev.Members(members))
 
-    interfaces = None if host in ("0.0.0.0", "::") else [host]
-    await run_mdns(found, interfaces, FLEET_INSECURE, seen, task_status=task_status)
+    while True:
+        me = status.engine.node.state.me
+        with trio.CancelScope() as renewal.mdns:
+            await run_mdns(Found(me.node_id, host, me.port, me.name, me.zone), interfaces, fleet, seen)
 
 
 def _upstreams(config: Config, metrics: Metrics) -> Upstreams:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import trio
@@ -20,6 +21,7 @@ from p2pd.content.arrival import raw
 from p2pd.content.arrivals import Arrivals
 from p2pd.content.images import Images
 from p2pd.engine import Engine
+from p2pd.fleet import Membership
 from p2pd.oci import BadName, normal_host, parse_reference
 from p2pd.peers.network import Network
 from p2pd.store import Store
@@ -40,6 +42,7 @@ class Status:
     store: Store
     images: Images
     warnings: list[str]
+    membership: Membership | None = None
     ready: bool = False
     stopping: bool = False
     mdns_found: int = 0
@@ -54,6 +57,7 @@ class Status:
     def status(self) -> dict[str, Any]:
         me = self.engine.node.state.me
         peers = self.config.peers
+        has_peers = peers.insecure or self.membership is not None
         return {
             "node": {
                 "id": me.node_id.hex(),
@@ -63,12 +67,13 @@ class Status:
                 "uptime_s": round(trio.current_time() - self.started_at, 1),
                 "insecure": peers.insecure,
             },
+            "certificate": self._certificate(),
             "trackers": [{"address": a, "state": s} for a, s in self.network.trackers.items()],
-            "mdns": {"enabled": self.config.discovery.mdns and peers.insecure, "found": self.mdns_found},
+            "mdns": {"enabled": self.config.discovery.mdns and has_peers, "found": self.mdns_found},
             "peers": self._peers(),
             "blobs": self._blobs(),
             "store": {"used": self.store.used, "limit": self.store.size_limit},
-            "warnings": self.warnings,
+            "warnings": self.warnings + (self.membership.warnings() if self.membership else []),
         }
 
     def refresh(self) -> None:
@@ -77,6 +82,8 @@ class Status:
         self.metrics.set_peers(sum(1 for p in state.peers.values() if p.tracker < 0))
         self.metrics.set_leases_held(sum(1 for b in state.blobs.values() if b.term))
         self.metrics.set_store_bytes(self.store.used)
+        if self.membership:
+            self.metrics.set_certificate_remaining(self.membership.remaining())
 
     async def control(self, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         """The control socket's commands."""
@@ -95,6 +102,18 @@ class Status:
                 raise CommandFailed(f"{command[:80]!r} is not a command: status or pull")
             case _:
                 raise CommandFailed("a request names its command")
+
+    def _certificate(self) -> dict[str, Any] | None:
+        """This node's own, and the names of the CAs that it trusts."""
+        if self.membership is None:
+            return None
+        identity = self.membership.identity
+        return {
+            "name": identity.chain[0].name,
+            "ends_at": datetime.fromtimestamp(identity.ends_at, UTC).isoformat(),
+            "remaining_s": round(self.membership.remaining()),
+            "authorities": [authority.name for authority in identity.authorities],
+        }
 
     def _peers(self) -> list[dict[str, Any]]:
         shown = []

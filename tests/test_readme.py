@@ -33,7 +33,7 @@ from tracker.cli import main as tracker
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = {"p2pd": p2pd, "p2pd-tracker": tracker}
-NOT_YET = {"rollout", "fleet", "gc", "verify", "doctor"}  # named where the pages say that they are not there
+NOT_YET = {"rollout", "gc", "verify", "doctor"}  # named where the pages say that they are not there
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -223,6 +223,7 @@ def test_settings_that_are_shown_can_be_used():
 def test_metrics_are_exactly_those_that_exist():
     metrics = Metrics("1")
     metrics.piece_rejected("x")
+    metrics.handshake_refused("foreign-certificate")
     metrics.upstream_request("x", "blob", 200)
     lines = metrics.exposition().decode().splitlines()
     real = {re.split(r"[{ ]", line)[0]: _labels(line) for line in lines if line.startswith("p2pd_")}

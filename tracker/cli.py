@@ -5,19 +5,23 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from pathlib import Path
 
 import click
 import trio
 
 from p2pd import __version__
 from p2pd.config import Address
+from p2pd.fleet import FleetError, FleetFiles, Membership, NodeKey
 from p2pd.notify import Notifier
 from tracker.server import Tracker
 
 log = logging.getLogger("p2pd.tracker")
 
 DEFAULT_PORT = 9590
-FLEET_INSECURE = "insecure"
+FLEET_MEMBERS, FLEET_INSECURE = "members", "insecure"  # as in p2pd.daemon
+
+PEM = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,31 +32,54 @@ def main() -> None:
 
 @main.command()
 @click.option("--listen", "address", default=f"0.0.0.0:{DEFAULT_PORT}", show_default=True, metavar="ADDRESS")
+@click.option("--ca", type=PEM, metavar="FILE", help="The fleet's CA; several in one file are trusted alike.")
+@click.option("--certificate", type=PEM, metavar="FILE", help="This tracker's certificate; then its intermediates.")
+@click.option("--key", type=PEM, metavar="FILE", help="The certificate's key.")
 @click.option("--insecure", is_flag=True, help="Talk to nodes without TLS: for a lab.")
-def run(address: str, insecure: bool) -> None:
+def run(address: str, ca: Path | None, certificate: Path | None, key: Path | None, insecure: bool) -> None:
     """Run the tracker until SIGTERM or SIGINT."""
     try:
         listen = Address.parse(address, DEFAULT_PORT, listening=True)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--listen") from None
-    if not insecure:
-        raise click.UsageError("this tracker has no fleet identity: --insecure runs it without, in a lab")
+    membership = None
+    if ca and certificate and key:
+        if insecure:
+            raise click.UsageError("--insecure together with a certificate: leave one of them out")
+        try:
+            membership = Membership(FleetFiles(ca, certificate, key))
+        except FleetError as error:
+            raise click.ClickException(str(error)) from None
+    elif ca or certificate or key:
+        raise click.UsageError("--ca, --certificate and --key go together")
+    elif not insecure:
+        raise click.UsageError(
+            "this tracker has no fleet identity: give it --ca, --certificate and --key "
+            "(`p2pd fleet issue` makes them); --insecure runs it without, in a lab"
+        )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    log.warning("--insecure: nodes are neither authenticated nor encrypted. A lab switch.")
+    if membership is None:
+        log.warning("--insecure: nodes are neither authenticated nor encrypted. A lab switch.")
     try:
-        trio.run(_serve, listen)
+        trio.run(_serve, listen, membership)
     except* OSError as group:
         raise click.ClickException(f"--listen {listen}: {group.exceptions[0]}") from None
 
 
-async def _serve(address: Address) -> None:
+async def _serve(address: Address, membership: Membership | None) -> None:
     listeners = await trio.open_tcp_listeners(address.port, host=address.host)
-    tracker = Tracker(FLEET_INSECURE)
+    if membership is None:
+        tracker = Tracker(FLEET_INSECURE, NodeKey.generate().public)
+    else:
+        tracker = Tracker(FLEET_MEMBERS, membership.identity.key.public, lambda: membership.identity)
+        membership.on_change = tracker.identity_changed
     notifier = Notifier()
     async with trio.open_nursery() as nursery:
         for listener in listeners:
             nursery.start_soon(tracker.serve, listener, nursery)
         nursery.start_soon(tracker.tick)
+        if membership:
+            nursery.start_soon(membership.watch)
         nursery.start_soon(_feed_watchdog, notifier)
         log.info("tracker on %s", address)
         notifier.ready(f"tracker on {address}")

@@ -6,16 +6,20 @@ A node is known as long as its connection lives. Nothing is kept on disk: what a
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from dataclasses import replace
 from random import Random, SystemRandom
 
 import trio
 
-from p2pd.fleet import NodeKey
+from p2pd.fleet import Identity
 from p2pd.peers.connection import Connection, Outgoing
 from p2pd.peers.frames import FrameReader
 from p2pd.peers.handshake import Doorstep
 from p2pd.peers.incoming import Intake
-from p2pd.peers.transport import ConnectionLost, PlainTransport
+from p2pd.peers.refusal import Refusals
+from p2pd.peers.tls import Contexts, answer
+from p2pd.peers.transport import ConnectionLost
 from p2pd.ratelimit import RateLimit
 from p2pd.swarm.directory import Directory
 from p2pd.swarm.messages import PROTOCOL_VERSION, Contact, Hello, Message, ProtocolError
@@ -50,12 +54,20 @@ class Node:
 
 
 class Tracker:
-    """All nodes that are connected."""
+    """All nodes that are connected. `key` and `contexts`: who the tracker is; plain without contexts."""
 
-    def __init__(self, fleet: str) -> None:
+    def __init__(
+        self,
+        fleet: str,
+        key: bytes,
+        contexts: Callable[[], Contexts | None] = lambda: None,
+        on_refused: Callable[[str], None] = lambda reason: None,
+    ) -> None:
         self._directory = Directory(Random(SystemRandom().random()), trio.current_time())
         self._nodes: dict[bytes, Node] = {}
-        self._hello = Hello(PROTOCOL_VERSION, NodeKey.generate().public, "tracker", "", "", 0, fleet)
+        self._hello = Hello(PROTOCOL_VERSION, key, "tracker", "", "", 0, fleet)
+        self._contexts = contexts
+        self._refusals = Refusals(log, on_refused)
         self._doorstep = Doorstep(HANDSHAKES_MAX)
         self._intake = Intake()  # of nothing: a tracker asks for no pieces
         self._unlimited = RateLimit(None)
@@ -66,6 +78,14 @@ class Tracker:
     def heard(self, node: Node, message: Message) -> None:
         if self._nodes.get(node.contact.node_id) is node:
             self._send(self._directory.handle(node.contact.node_id, message, trio.current_time()))
+
+    def identity_changed(self, before: Identity, now: Identity) -> None:
+        """Who may be here has changed, or who this is: all come back, in a second or two, and are looked at again."""
+        self._hello = replace(self._hello, key=now.key.public)
+        if before.key.public != now.key.public or not now.trusts_all_of(before):
+            for node in list(self._nodes.values()):
+                if node.connection:
+                    node.connection.close("the tracker's identity has changed")
 
     async def tick(self) -> None:
         """For ever: leases without progress, grants that were put off."""
@@ -86,14 +106,17 @@ class Tracker:
             if len(self._nodes) >= NODES_MAX:
                 await stream.aclose()
                 continue
-            nursery.start_soon(self._converse, PlainTransport(stream.socket))
+            nursery.start_soon(self._converse, stream.socket)
 
-    async def _converse(self, transport: PlainTransport) -> None:
-        frames = FrameReader(transport)
+    async def _converse(self, sock: trio.socket.SocketType) -> None:
+        host = "a stranger"
         try:
+            transport = answer(sock, self._contexts())
+            host = transport.remote_host
+            frames = FrameReader(transport)
             _, contact = await self._doorstep.meet(transport, frames, self._hello)
         except (ConnectionLost, ProtocolError) as error:
-            log.info("a stranger was turned away: %s", error)
+            self._refusals.add(host, error)
             return
         node = Node(self, contact)
         node.connection = Connection(

@@ -49,10 +49,19 @@ class Metrics:
         self._refused = self._counter(
             "p2pd_refused_requests", "Requests to peers that were refused for lack of a place."
         )
+        self._handshakes = self._counter(
+            "p2pd_handshakes_refused", "Connections with peers and trackers that were refused, by reason.", "reason"
+        )
+        self._certificate = Gauge(
+            "p2pd_certificate_remaining_seconds",
+            "Until this node's certificate ends; below 0 when it has. NaN without a certificate.",
+            registry=self._registry,
+        )
+        self._certificate.set(float("nan"))
         self._peers = Gauge("p2pd_peers", "Peers connected.", registry=self._registry)
         self._leases = Gauge("p2pd_leases_held", "Blobs that this node pulls from upstream.", registry=self._registry)
         self._store = Gauge("p2pd_store_bytes", "Bytes of disk that blobs take.", registry=self._registry)
-        self._names: dict[str, set[str]] = {"registry": set(), "kind": set(), "reason": set()}
+        self._names: dict[str, set[str]] = {"registry": set(), "kind": set(), "reason": set(), "handshake": set()}
 
     def received(self, source: Source, count: int) -> None:
         """`count` bytes of blobs came from `source`."""
@@ -77,6 +86,14 @@ class Metrics:
     def piece_rejected(self, reason: str) -> None:
         """A piece did not hold."""
         self._rejected.labels(self._bounded("reason", reason)).inc()
+
+    def handshake_refused(self, reason: str) -> None:
+        """A peer was refused, or refused us; `reason` is one of a closed set."""
+        self._handshakes.labels(self._bounded("handshake", reason)).inc()
+
+    def set_certificate_remaining(self, seconds: float) -> None:
+        """Until this node's certificate ends."""
+        self._certificate.set(seconds)
 
     def upstream_request(self, registry: str, kind: str, code: int | None) -> None:
         """A request went to a registry; `code` is the HTTP status, None when no answer came."""

@@ -1,4 +1,4 @@
-"""The command line: `p2pd run`, `status`, `top`, `pull`, `hosts`.
+"""The command line: `p2pd run`, `status`, `top`, `pull`, `hosts`, `fleet`.
 
 Each command is a file. They read options, speak to the daemon over its control socket (or start it) and print; what is
 wrong ends as one line on stderr, with exit code 2 for usage and configuration, 1 for what failed.
@@ -12,6 +12,7 @@ import click
 
 from p2pd import __version__
 from p2pd.admin import ControlError
+from p2pd.cli.fleet import fleet
 from p2pd.cli.hosts import hosts
 from p2pd.cli.output import Failure
 from p2pd.cli.pull import pull
@@ -41,5 +42,5 @@ def main() -> None:
     """One upstream pull for the whole fleet: a registry mirror on each node, which share what they pull."""
 
 
-for command in (run, status, top, pull, hosts):
+for command in (run, status, top, pull, hosts, fleet):
     main.add_command(command)

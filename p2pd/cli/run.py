@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from p2pd.cli.output import config_options, overrides
-from p2pd.config import load_config
+from p2pd.cli.output import Failure, config_options, overrides
+from p2pd.config import Config, load_config
 
 
 @click.command()
@@ -20,8 +20,22 @@ def run(config_path: Path | None, settings: tuple[str, ...], check: bool) -> Non
     if check:
         for warning in config.warnings:
             click.echo(f"p2pd: warning: {warning}", err=True)
+        _check_identity(config)
         click.echo("the configuration can be used")
         return
     from p2pd.daemon import run_daemon  # only here: the other commands need none of it, and start at once
 
     sys.exit(run_daemon(config))
+
+
+def _check_identity(config: Config) -> None:
+    """Look at the fleet's files as the daemon would."""
+    from p2pd.daemon import membership_of
+    from p2pd.fleet import FleetError
+
+    try:
+        membership = membership_of(config)
+    except FleetError as error:
+        raise Failure(f"[fleet] {error}", exit_code=2) from None
+    for warning in membership.warnings() if membership else []:
+        click.echo(f"p2pd: warning: {warning}", err=True)

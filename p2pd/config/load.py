@@ -37,6 +37,7 @@ from p2pd.config.model import (
     Config,
     ConfigError,
     DiscoveryConfig,
+    FleetConfig,
     MirrorConfig,
     NodeConfig,
     PeersConfig,
@@ -55,6 +56,7 @@ TABLES: dict[str, type] = {
     "node": NodeConfig,
     "mirror": MirrorConfig,
     "peers": PeersConfig,
+    "fleet": FleetConfig,
     "discovery": DiscoveryConfig,
     "store": StoreConfig,
     "admin": AdminConfig,
@@ -82,6 +84,7 @@ KINDS: dict[str, dict[str, Kind]] = {
         "upload_limit": rate(),
         "download_limit": rate(),
     },
+    "fleet": {"ca": optional(path()), "certificate": optional(path()), "key": optional(path())},
     "discovery": {"trackers": tracker_list(), "mdns": boolean(), "tags": choice("node", "fleet")},
     "store": {"size_limit": size(10**6)},
     "admin": {"listen": address(9582, listening=True)},
@@ -327,6 +330,7 @@ def _check_across(config: Config, reader: _Reader) -> None:
             f"{mirror.hold_back:g}s is longer than mirror.header_wait ({mirror.header_wait:g}s): "
             "headers would come too late for a held-back blob"
         )
+    _check_fleet(config, reader)
     addresses = {
         "mirror.listen": mirror.listen,
         "peers.listen": config.peers.listen,
@@ -338,6 +342,21 @@ def _check_across(config: Config, reader: _Reader) -> None:
             keys = tuple(name.split("."))
             raise _blame(reader, keys).error(f"port {listen.port} is taken by {seen[listen.port]}: give each its own")
         seen[listen.port] = name
+
+
+def _check_fleet(config: Config, reader: _Reader) -> None:
+    given = {key: getattr(config.fleet, key) for key in KINDS["fleet"]}
+    missing = [key for key, value in given.items() if value is None]
+    if len(missing) == len(given):
+        return
+    there = next(key for key, value in given.items() if value is not None)
+    blamed = _blame(reader, ("fleet", there))
+    if missing:
+        raise blamed.error(f"{' and '.join(missing)} missing: [fleet] needs ca, certificate and key")
+    if config.peers.insecure:
+        raise _blame(reader, ("peers", "insecure")).error(
+            "true together with [fleet]: a node talks with TLS or without, so leave one of them out"
+        )
 
 
 def _blame(reader: _Reader, keys: Keys) -> _Setting:

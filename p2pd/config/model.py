@@ -100,6 +100,15 @@ class PeersConfig:
 
 
 @dataclass(frozen=True)
+class FleetConfig:
+    """This node's identity: PEM files, all three or none. `ca` may hold several certificates."""
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+@dataclass(frozen=True)
 class DiscoveryConfig:
     """How nodes find each other, and who may say which digest a tag has: only upstream ("node") or the fleet too."""
 
@@ -129,6 +138,7 @@ class Config:
     node: NodeConfig
     mirror: MirrorConfig
     peers: PeersConfig
+    fleet: FleetConfig
     discovery: DiscoveryConfig
     store: StoreConfig
     admin: AdminConfig

@@ -82,6 +82,11 @@ class Tags:
         self._statements: OrderedDict[Key, TagIs] = OrderedDict()  # this node's own
         self._asked: dict[Key, _Asked] = {}
 
+    def renamed(self, key: bytes, sign: Sign) -> None:
+        """This node signs with another key from now on. What the old one signed, a peer would not take from it."""
+        self._key, self._sign = key, sign
+        self._statements.clear()
+
     async def resolve(self, upstream: str, repository: str, tag: str) -> Resolved:
         """What the tag points to; UpstreamError if neither upstream nor, where it is allowed, a member can say."""
         key = (upstream, repository, tag)

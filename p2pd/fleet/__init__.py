@@ -1,5 +1,7 @@
-"""Who a node is: its signing key, and what its signature covers."""
+"""Who a node is: its key, its certificate, the fleet's CAs; and how those are made."""
 
-from p2pd.fleet.keys import NodeKey, verify
+from p2pd.fleet.identity import FleetError, FleetFiles, Identity
+from p2pd.fleet.keys import NodeKey, public_bytes, verify
+from p2pd.fleet.membership import Membership
 
-__all__ = ["NodeKey", "verify"]
+__all__ = ["FleetError", "FleetFiles", "Identity", "Membership", "NodeKey", "public_bytes", "verify"]

@@ -1,4 +1,4 @@
-"""The node's Ed25519 key: made at the first start, kept in the state directory, signs vouchers.
+"""The node's Ed25519 key, which signs vouchers: its certificate's, or one made at the first start of a node without.
 
 Not certificates. Imports nothing of p2pd.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -69,6 +70,15 @@ def verify(key: bytes, signature: bytes, data: bytes) -> bool:
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+def public_bytes(certificate: x509.Certificate) -> bytes | None:
+    """The 32 raw bytes of a certificate's key; None if it is not Ed25519."""
+    try:
+        key = certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return None
+    return key.public_bytes_raw() if isinstance(key, Ed25519PublicKey) else None
 
 
 def _parse(pem: bytes, path: Path) -> Ed25519PrivateKey:

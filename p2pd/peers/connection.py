@@ -15,7 +15,7 @@ import trio
 
 from p2pd.peers.frames import FrameReader
 from p2pd.peers.incoming import Incoming, Intake, Storing
-from p2pd.peers.transport import ConnectionLost, PlainTransport
+from p2pd.peers.transport import ConnectionLost, Transport
 from p2pd.ratelimit import RateLimit
 from p2pd.swarm.messages import RUN_SIZE_MAX, Hello, Message, Ping, ProtocolError, Run, encode
 
@@ -79,7 +79,7 @@ class Connection:
 
     def __init__(
         self,
-        transport: PlainTransport,
+        transport: Transport,
         frames: FrameReader,
         handler: Handler,
         *,
@@ -284,6 +284,7 @@ class Connection:
         transport, acknowledged = self._transport, 0
         while True:
             await trio.sleep(WATCH_S)
+            transport.check()
             now = trio.current_time()
             if transport.receiving_since is not None and now - transport.receiving_since >= SILENCE_S:
                 raise ConnectionLost(f"silent for {SILENCE_S:g} s")

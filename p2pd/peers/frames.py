@@ -6,19 +6,20 @@ socket into where they belong.
 
 from __future__ import annotations
 
-from p2pd.peers.transport import ConnectionLost, PlainTransport
+from p2pd.peers.transport import ConnectionLost, Transport
 from p2pd.swarm.messages import FRAME_HEADER, FRAME_SIZE_MAX, Message, ProtocolError, decode
 
 # Bytes read ahead. Small, since each connection has one (a tracker: 10,000), and since what is read of a piece in this
 # way is copied once more. It grows to one frame where a larger one comes, and shrinks again behind it.
 BUFFER_SIZE = 4 * 1024
+TLS_HANDSHAKE = 0x1603  # how a TLS connection begins, and no frame
 SKIP_SIZE = 64 * 1024  # bytes thrown away at a time
 
 
 class FrameReader:
     """One connection's incoming side. After an error or a cancelled `message` the stream can't be used further."""
 
-    def __init__(self, transport: PlainTransport) -> None:
+    def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._buffer = bytearray(BUFFER_SIZE)
         self._start = self._end = 0
@@ -27,6 +28,8 @@ class FrameReader:
         """The next message. ProtocolError, ConnectionLost."""
         await self._need(FRAME_HEADER.size)
         (length,) = FRAME_HEADER.unpack_from(self._buffer, self._start)
+        if length >> 16 == TLS_HANDSHAKE:
+            raise ProtocolError("speaks TLS, and this side is insecure")
         if not 0 < length <= FRAME_SIZE_MAX:
             raise ProtocolError(f"a frame of {length} bytes: 1 to {FRAME_SIZE_MAX} are allowed")
         await self._need(FRAME_HEADER.size + length)

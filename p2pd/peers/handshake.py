@@ -1,15 +1,18 @@
-"""The first word each way: who is there, and whether both speak the same. May know p2pd.swarm's messages."""
+"""The first word each way, behind TLS's own handshake where there is one: who is there, and who speaks the same.
+
+May know p2pd.swarm's messages.
+"""
 
 from __future__ import annotations
 
 import trio
 
 from p2pd.peers.frames import FrameReader
-from p2pd.peers.transport import ConnectionLost, PlainTransport
+from p2pd.peers.transport import ConnectionLost, Transport
 from p2pd.swarm.messages import PROTOCOL_VERSION, Contact, Hello, Message, ProtocolError, encode
 from p2pd.swarm.voucher import node_id
 
-TIMEOUT_S = 5.0  # for both words: a stranger holds a place no longer
+TIMEOUT_S = 5.0  # for TLS and both words: a stranger holds a place no longer
 
 
 class Doorstep:
@@ -21,7 +24,7 @@ class Doorstep:
         self._most = most
         self._standing: dict[trio.CancelScope, None] = {}
 
-    async def meet(self, transport: PlainTransport, frames: FrameReader, mine: Hello) -> tuple[bytes, Contact]:
+    async def meet(self, transport: Transport, frames: FrameReader, mine: Hello) -> tuple[bytes, Contact]:
         """As `shake_hands`."""
         if len(self._standing) >= self._most:
             oldest = next(iter(self._standing))
@@ -37,13 +40,14 @@ class Doorstep:
         raise ConnectionLost("said nothing while others came")
 
 
-async def shake_hands(transport: PlainTransport, frames: FrameReader, mine: Hello) -> tuple[bytes, Contact]:
+async def shake_hands(transport: Transport, frames: FrameReader, mine: Hello) -> tuple[bytes, Contact]:
     """Say who we are, hear who it is: its key and contact.
 
     ProtocolError or ConnectionLost if that comes to nothing; the transport is closed then.
     """
     try:
         with trio.fail_after(TIMEOUT_S):
+            await transport.start()
             await transport.send_all(encode(mine))
             hello = await frames.message()
         return _identity(hello, mine, transport)
@@ -55,12 +59,14 @@ async def shake_hands(transport: PlainTransport, frames: FrameReader, mine: Hell
         raise
 
 
-def _identity(hello: Message, mine: Hello, transport: PlainTransport) -> tuple[bytes, Contact]:
+def _identity(hello: Message, mine: Hello, transport: Transport) -> tuple[bytes, Contact]:
     if not isinstance(hello, Hello):
         raise ProtocolError(f"{type(hello).__name__} instead of Hello")
     if hello.version != PROTOCOL_VERSION:
         raise ProtocolError(f"speaks version {hello.version} of the protocol, this node {PROTOCOL_VERSION}")
     if hello.fleet != mine.fleet:
         raise ProtocolError("belongs to another fleet")
+    if transport.peer_key not in (None, hello.key):
+        raise ProtocolError("names another key than its certificate's")
     host = hello.host or transport.remote_host
     return hello.key, Contact(node_id(hello.key), hello.name, hello.zone, host, hello.port)

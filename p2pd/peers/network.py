@@ -17,7 +17,9 @@ from p2pd.peers.connection import Connection, Outgoing, Source
 from p2pd.peers.frames import FrameReader
 from p2pd.peers.handshake import Doorstep, shake_hands
 from p2pd.peers.incoming import Incoming, Intake, Sink
-from p2pd.peers.transport import ConnectionLost, PlainTransport, dial
+from p2pd.peers.refusal import Refusals, Refused
+from p2pd.peers.tls import Contexts, answer, call
+from p2pd.peers.transport import ConnectionLost, Transport
 from p2pd.ratelimit import RateLimit
 from p2pd.swarm import commands as cmd
 from p2pd.swarm import events as ev
@@ -29,7 +31,7 @@ log = logging.getLogger(__name__)
 DIAL_TIMEOUT_S = 5.0
 DIALS_MAX = 12  # at a time
 DIALS_WAITING_MAX = 256  # behind them; more contacts are passed over, since directories name them again
-SHUNNED_S = 60.0  # a peer that broke the protocol
+SHUNNED_S = 60.0  # a peer that broke the protocol, or was refused
 SHUNNED_MAX = 4096
 HANDSHAKES_MAX = 64  # strangers that have not said hello yet
 TRACKER_RETRY_S = (0.25, 5.0)  # the first pause after a tracker is lost, and the longest
@@ -111,7 +113,9 @@ class Peer:
 
 
 class Network:
-    """`hello`: what this node says first. `on_tag_message`: takes the two messages that are not the core's."""
+    """`hello`: what this node says first. `contexts`: its identity of now; None where it has none, and all is plain.
+    `on_refused`: counts by reason. `on_tag_message`: takes the two messages that are not the core's.
+    """
 
     def __init__(
         self,
@@ -122,6 +126,8 @@ class Network:
         hello: Hello,
         nursery: trio.Nursery,
         *,
+        contexts: Callable[[], Contexts | None] = lambda: None,
+        on_refused: Callable[[str], None] = lambda reason: None,
         upload_limit: float | None = None,
         download_limit: float | None = None,
     ) -> None:
@@ -132,6 +138,8 @@ class Network:
         self.hello = hello
         self.on_tag_message: Callable[[int, Message], None] = lambda peer, message: None
         self._nursery = nursery
+        self._contexts = contexts
+        self._refusals = Refusals(log, on_refused)
         self._up, self._down = RateLimit(upload_limit), RateLimit(download_limit)
         self._intake = Intake()
         self._dials = trio.CapacityLimiter(DIALS_MAX)
@@ -164,6 +172,11 @@ class Network:
         """To every node that is connected; trackers pass over what is not for them."""
         for number in list(self._peers):
             self.send(number, message)
+
+    def close_all(self, why: str) -> None:
+        for peer in list(self._peers.values()):
+            if peer.connection:
+                peer.connection.close(why)
 
     def rates(self, number: int) -> tuple[int, int]:
         """Bytes in and out of a connection so far."""
@@ -254,17 +267,20 @@ class Network:
                 log.warning("can't accept a peer: %s", error.strerror)
                 await trio.sleep(ACCEPT_PAUSE_S)
                 continue
-            self._nursery.start_soon(self._inbound, PlainTransport(stream.socket))
+            self._nursery.start_soon(self._inbound, stream.socket)
 
-    async def _inbound(self, transport: PlainTransport) -> None:
-        frames = FrameReader(transport)
+    async def _inbound(self, sock: trio.socket.SocketType) -> None:
+        host = "a stranger"
         try:
+            transport = answer(sock, self._contexts())
+            host = transport.remote_host
+            frames = FrameReader(transport)
             key, contact = await self._doorstep.meet(transport, frames, self.hello)
-            if self._is_shunned(contact):
-                transport.close()
-                return
         except (ConnectionLost, ProtocolError) as error:
-            log.debug("a stranger was turned away: %s", error)
+            self._refusals.add(host, error)
+            return
+        if self._is_shunned(contact):
+            transport.close()
             return
         await self._converse(transport, frames, contact, key, outbound=False)
 
@@ -276,6 +292,9 @@ class Network:
                 transport.close()
                 raise ConnectionLost("another node answers at that address")
         except (ConnectionLost, ProtocolError) as error:
+            if isinstance(error, (Refused, ProtocolError)):
+                self._refusals.add(f"{contact.name} at {contact.host}:{contact.port}", error)
+                self._avoid(contact)
             log.debug("peer %s at %s:%d: %s", contact.name, contact.host, contact.port, error)
             self._dialling.discard(contact.node_id)
             self.post(ev.ConnectFailed(contact.node_id))
@@ -283,9 +302,11 @@ class Network:
         self._dialling.discard(contact.node_id)
         await self._converse(transport, frames, found, key, outbound=True)
 
-    async def _call(self, host: str, port: int) -> tuple[PlainTransport, FrameReader, Contact, bytes]:
+    async def _call(
+        self, host: str, port: int, *, by_name: bool = False
+    ) -> tuple[Transport, FrameReader, Contact, bytes]:
         """Dial and shake hands. ConnectionLost, ProtocolError."""
-        transport = await dial(host, port, DIAL_TIMEOUT_S)
+        transport = await call(host, port, DIAL_TIMEOUT_S, self._contexts(), by_name=by_name)
         frames = FrameReader(transport)
         key, contact = await shake_hands(transport, frames, self.hello)
         return transport, frames, contact, key
@@ -296,8 +317,10 @@ class Network:
         pause = TRACKER_RETRY_S[0]
         while True:
             try:
-                transport, frames, contact, key = await self._call(host, port)
+                transport, frames, contact, key = await self._call(host, port, by_name=True)
             except (ConnectionLost, ProtocolError) as error:
+                if isinstance(error, (Refused, ProtocolError)):
+                    self._refusals.count(error)
                 if self.trackers.get(address) != str(error):
                     log.warning("tracker %s: %s", address, error)
                 self.trackers[address] = str(error)
@@ -315,7 +338,7 @@ class Network:
 
     async def _converse(
         self,
-        transport: PlainTransport,
+        transport: Transport,
         frames: FrameReader,
         contact: Contact,
         key: bytes,
@@ -353,6 +376,9 @@ class Network:
         """It broke the protocol, so it is broken, or means harm: no word with it for a while."""
         who = f"{contact.name} ({contact.node_id.hex()[:16]}, {contact.host}:{contact.port})"
         log.warning("peer %s broke the protocol, and is avoided for %d s: %s", who, SHUNNED_S, why)
+        self._avoid(contact)
+
+    def _avoid(self, contact: Contact) -> None:
         now = trio.current_time()
         self._shunned = {node: until for node, until in self._shunned.items() if until > now}
         if len(self._shunned) < SHUNNED_MAX:

@@ -1,4 +1,4 @@
-"""Bytes to and from one socket. The one place that knows whether they are plain (or, one day, encrypted).
+"""Bytes to and from one socket: what plain and encrypted connections share, and the plain kind; TLS is p2pd.peers.tls.
 
 Works on the non-blocking socket itself: a call that finds bytes or room does not go through the event loop, which costs
 more than the bytes do; only now and then it lets the others have their turn. Keeps no time limits: it says since when
@@ -25,11 +25,15 @@ class ConnectionLost(Exception):
     """The other side is gone, or as good as gone. The message says how."""
 
 
-class PlainTransport:
-    """TCP without encryption: piece bytes go out by sendfile and come in by recv_into. Takes the socket over.
+class Transport:
+    """One TCP connection. Takes the socket over.
 
     `receiving_since`, `sending_since`: when the call under way began to wait for the other side; None without one.
+    `peer_key`: the raw Ed25519 key that the other side has proved to hold; None where nothing is proved.
     """
+
+    turn_bytes = TURN_BYTES
+    peer_key: bytes | None = None
 
     def __init__(self, sock: trio.socket.SocketType) -> None:
         self._sock = socket.socket(fileno=sock.detach())
@@ -49,6 +53,27 @@ class PlainTransport:
         except OSError as error:
             raise ConnectionLost(error.strerror or str(error)) from None
 
+    async def start(self) -> None:
+        """What comes before the first byte: nothing, here."""
+
+    def check(self) -> None:
+        """ConnectionLost if the other side must not be spoken with any longer."""
+
+    async def receive_into(self, view: memoryview) -> int:
+        """At least one byte; ConnectionLost at the end. If it is cancelled, no byte is lost."""
+        raise NotImplementedError
+
+    async def send_all(self, data: bytes, more: bool = False) -> None:
+        """All of `data`; `more`: the piece's bytes follow at once, so the kernel may wait for them.
+
+        After it was cancelled nothing more can be sent.
+        """
+        raise NotImplementedError
+
+    async def send_file(self, fd: int, offset: int, count: int) -> None:
+        """`count` bytes of a file. Its last bytes may wait in the kernel until `flush`."""
+        raise NotImplementedError
+
     def acknowledged(self) -> int:
         """Bytes that have reached the other side's kernel since the connection began; 0 where that can't be told."""
         try:
@@ -59,8 +84,42 @@ class PlainTransport:
             return 0
         return struct.unpack_from("=Q", info, TCP_INFO_BYTES_ACKED)[0]
 
+    def flush(self) -> None:
+        """Nothing more to be sent for now."""
+        self._cork(False)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._sock.close()
+
+    async def _turn(self) -> None:
+        if self._moved >= self.turn_bytes:
+            self._moved = 0
+            await trio.lowlevel.checkpoint()
+
+    async def _readable(self) -> None:
+        self.receiving_since = trio.current_time()
+        try:
+            await trio.lowlevel.wait_readable(self._sock)
+        finally:
+            self.receiving_since = None
+
+    def _cork(self, corked: bool) -> None:
+        """Let only full segments out: worth a third on loopback, where sendfile moves 64 KiB at a time."""
+        if corked != self._is_corked:
+            self._is_corked = corked
+            self._set(socket.IPPROTO_TCP, socket.TCP_CORK, int(corked))
+
+    def _set(self, level: int, option: int, value: int) -> None:
+        with contextlib.suppress(OSError):  # not TCP, or gone: the next call finds that out
+            self._sock.setsockopt(level, option, value)
+
+
+class PlainTransport(Transport):
+    """TCP without encryption: piece bytes go out by sendfile and come in by recv_into."""
+
     async def receive_into(self, view: memoryview) -> int:
-        """At least one byte; ConnectionLost at the end. If it is cancelled, no byte is lost."""
         await self._turn()
         try:
             while True:
@@ -77,7 +136,6 @@ class PlainTransport:
         return count
 
     async def send_all(self, data: bytes, more: bool = False) -> None:
-        """All of `data`; `more`: the piece's bytes follow at once, so the kernel may wait for them."""
         view = memoryview(data)
         flags = socket.MSG_MORE if more else 0
         await self._turn()
@@ -95,7 +153,6 @@ class PlainTransport:
         self._moved += len(data) + CALL_BYTES
 
     async def send_file(self, fd: int, offset: int, count: int) -> None:
-        """`count` bytes of a file. Its last bytes may wait in the kernel until `flush`."""
         await self._turn()
         self._cork(True)
         end = offset + count
@@ -118,39 +175,8 @@ class PlainTransport:
         self._cork(False)
         self._moved += count + CALL_BYTES
 
-    def flush(self) -> None:
-        """Nothing more to be sent for now."""
-        self._cork(False)
 
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RDWR)
-        self._sock.close()
-
-    async def _turn(self) -> None:
-        if self._moved >= TURN_BYTES:
-            self._moved = 0
-            await trio.lowlevel.checkpoint()
-
-    async def _readable(self) -> None:
-        self.receiving_since = trio.current_time()
-        try:
-            await trio.lowlevel.wait_readable(self._sock)
-        finally:
-            self.receiving_since = None
-
-    def _cork(self, corked: bool) -> None:
-        """Let only full segments out: worth a third on loopback, where sendfile moves 64 KiB at a time."""
-        if corked != self._is_corked:
-            self._is_corked = corked
-            self._set(socket.IPPROTO_TCP, socket.TCP_CORK, int(corked))
-
-    def _set(self, level: int, option: int, value: int) -> None:
-        with contextlib.suppress(OSError):  # not TCP, or gone: the next call finds that out
-            self._sock.setsockopt(level, option, value)
-
-
-async def dial(host: str, port: int, timeout_s: float) -> PlainTransport:
+async def connect(host: str, port: int, timeout_s: float) -> trio.socket.SocketType:
     """A connection to (host, port). ConnectionLost if there is none in time."""
     try:
         with trio.fail_after(timeout_s):
@@ -161,7 +187,12 @@ async def dial(host: str, port: int, timeout_s: float) -> PlainTransport:
         raise ConnectionLost(f"{host!r} is no host: {error}") from None
     except trio.TooSlowError:
         raise ConnectionLost(f"can't reach {host}:{port} within {timeout_s:g} s") from None
-    return PlainTransport(stream.socket)
+    return stream.socket
+
+
+async def dial(host: str, port: int, timeout_s: float) -> PlainTransport:
+    """A connection without encryption. ConnectionLost if there is none in time."""
+    return PlainTransport(await connect(host, port, timeout_s))
 
 
 def _reason(error: OSError) -> str:

@@ -60,6 +60,12 @@ class Announcer:
             told.next_at = min(told.next_at, soon)
         self._soonest = min(self._soonest, soon)
 
+    def renamed(self, old: bytes) -> None:
+        """Our own directory knows this node by its new id; the others hear it when the connections come back."""
+        self._deliver(self.directory.disconnected(old, self._s.now))
+        self.directory.connected(self._s.me)
+        self.view_changed()
+
     def unreachable(self, node_id: bytes) -> None:
         self._unreachable[node_id] = self._s.now + self._s.settings.directory_avoid_s
         self.view_changed()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from p2pd.swarm.messages import Contact, Message
+from p2pd.swarm.voucher import Sign
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,17 @@ class PeerUp:
 class PeerDown:
     peer: int
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Renamed:
+    """This node has another key from now on, and so another id: its certificate was renewed with a new one. The shell
+    ends all connections; they come back under the new id, and what this node holds goes on under it.
+    """
+
+    me: Contact
+    key: bytes
+    sign: Sign
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,7 @@ class Node:
         self._handlers: dict[type, Callable] = {
             ev.PeerUp: self._peer_up,
             ev.PeerDown: self._peer_down,
+            ev.Renamed: self._renamed,
             ev.ConnectFailed: lambda e: self.announcer.unreachable(e.node_id),
             ev.Received: self._received,
             ev.PieceStarted: lambda e: self.downloads.started(e.peer, e.rid),
@@ -188,6 +189,15 @@ class Node:
         peer = self.state.peers.get(e.peer)
         if peer:
             self._forget_peer(peer)
+
+    def _renamed(self, e: ev.Renamed) -> None:
+        """Vouchers that were signed before stay as they are: their key is in them."""
+        state, old = self.state, self.state.me.node_id
+        state.me, state.key, state.sign = e.me, e.key, e.sign
+        for blob in state.blobs.values():
+            if blob.term:
+                blob.holder = e.me.node_id
+        self.announcer.renamed(old)
 
     def _forget_peer(self, peer: Peer) -> None:
         state = self.state

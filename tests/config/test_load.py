@@ -63,9 +63,13 @@ share_private = true
 [peers]
 listen = "[::]:1581"
 advertise = "10.0.0.7"
-insecure = true
+insecure = false
 upload_limit = "100MB/s"
 download_limit = "200Mbit"
+[fleet]
+ca = "fleet/ca.crt"
+certificate = "/etc/p2pd/node.crt"
+key = "${CREDENTIALS_DIRECTORY}/node.key"
 [discovery]
 trackers = ["tracker1.example", "[fd00::1]:1590", "tracker1.example:9590"]
 mdns = false
@@ -83,7 +87,7 @@ proxy = "http://proxy.example:3128"
 
 
 def test_every_key(load: Load, tmp_path: Path):
-    config = load(EVERYTHING)
+    config = load(EVERYTHING, CREDENTIALS_DIRECTORY="/run/credentials/p2pd")
     assert config.node.state_dir == tmp_path / "state"
     assert (config.node.name, config.node.zone) == ("rack1-node7", "rack1")
     assert (config.mirror.hold_back, config.mirror.header_wait) == (0.25, 10.0)
@@ -91,6 +95,8 @@ def test_every_key(load: Load, tmp_path: Path):
     assert config.mirror.default_upstream == "registry.example:5000"
     assert (config.peers.listen, config.peers.advertise) == (Address("::", 1581), Address("10.0.0.7", 9581))
     assert (config.peers.upload_limit, config.peers.download_limit) == (100e6, 25e6)
+    assert (config.fleet.ca, config.fleet.certificate) == (tmp_path / "fleet/ca.crt", Path("/etc/p2pd/node.crt"))
+    assert config.fleet.key == Path("/run/credentials/p2pd/node.key")
     assert config.discovery.trackers == (Address("tracker1.example", 9590), Address("fd00::1", 1590))
     assert (config.discovery.mdns, config.discovery.tags) == (False, "fleet")
     assert config.store.size_limit == 1 << 30
@@ -193,6 +199,13 @@ def test_docker_hub_has_one_name(load: Load):
         ('[upstreams.r]\nca = "/nonexistent"', 2, ["upstreams.r.ca", "'/nonexistent'", "No such file"]),
         ("[upstreams]\nr = 1", 2, ["upstreams.r"]),
         ("[[upstreams]]\nr = 1", 1, ["upstreams", "table of registries"]),
+        ('[fleet]\nca = "/a"', 2, ["fleet.ca", "certificate and key missing"]),
+        ('[fleet]\nca = "/a"\nkey = "/b"', 2, ["fleet.ca", "certificate missing"]),
+        (
+            '[fleet]\nca = "/a"\ncertificate = "/b"\nkey = "/c"\n[peers]\ninsecure = true',
+            6,
+            ["peers.insecure", "together with [fleet]"],
+        ),
         ("[mirror]\n[mirror]", None, ["is not TOML", "line 2"]),
         ('[mirror]\nlisten = "a', None, ["is not TOML", "Unterminated string"]),
     ],

@@ -56,7 +56,7 @@ async def test_both_learn_who_the_other_is() -> None:
         ([Ping()], "Ping instead of Hello"),
         ([FRAME_HEADER.pack(1 << 31)], "a frame of"),
         ([b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"], "a frame of"),
-        ([b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"], "a frame of"),
+        ([b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"], "speaks TLS"),
         ([FRAME_HEADER.pack(4) + b"\xff\xff\xff\xff"], "not msgpack|no known kind"),
     ],
 )

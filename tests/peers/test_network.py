@@ -298,7 +298,7 @@ async def test_who_is_not_there_is_a_failed_connect() -> None:
 async def test_dials_are_bounded_however_many_contacts_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     at_once = most = 0
 
-    async def dial(host: str, port: int, timeout_s: float) -> None:
+    async def call(host: str, port: int, timeout_s: float, contexts: None, *, by_name: bool) -> None:
         nonlocal at_once, most
         at_once += 1
         most = max(most, at_once)
@@ -306,7 +306,7 @@ async def test_dials_are_bounded_however_many_contacts_are_named(monkeypatch: py
         at_once -= 1
         raise network_module.ConnectionLost("nobody there")
 
-    monkeypatch.setattr(network_module, "dial", dial)
+    monkeypatch.setattr(network_module, "call", call)
     async with sides("a") as (a,):
         for number in range(5000):
             a.do(cmd.Connect(Contact(number.to_bytes(20, "big"), "x", "", "10.0.0.1", 1)))

@@ -92,7 +92,7 @@ class Place:
 
 @asynccontextmanager
 async def running() -> AsyncIterator[Place]:
-    tracker = Tracker("test")
+    tracker = Tracker("test", b"t" * 32)
     listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(tracker.serve, listener, nursery)

@@ -1,0 +1,233 @@
+"""TLS 1.3 on one socket: OpenSSL reads and writes the descriptor itself, and says when it has to wait for it.
+
+Not trio.SSLStream, which copies each record through two buffers and goes through the event loop for it: a fifth of the
+speed. What is trusted is in the contexts, which are handed in. May know p2pd.filesend.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import trio
+from cryptography import x509
+
+from p2pd.filesend import SendError, warm
+from p2pd.fleet.keys import public_bytes
+from p2pd.peers.refusal import Refused, refused
+from p2pd.peers.transport import CALL_BYTES, ConnectionLost, PlainTransport, Transport, connect
+
+TURN_BYTES = 256 * 1024  # moved without letting the others have their turn: about a quarter of a millisecond
+RECORD_SIZE = 16 * 1024  # the most that one read brings
+FILE_CHUNK = 128 * 1024  # read from a file at a time: it stays in the processor's cache until it is encrypted
+DRAIN_SIZE = 64 * 1024  # bytes of a refused one that are thrown away, so that it hears the reason before a reset
+
+
+Wait = Callable[[socket.socket], Awaitable[None]]
+
+
+class Contexts(Protocol):
+    """What this side shows and trusts now; `p2pd.fleet.Identity` is one."""
+
+    @property
+    def accepting(self) -> ssl.SSLContext: ...
+    @property
+    def calling(self) -> ssl.SSLContext: ...
+    @property
+    def calling_by_name(self) -> ssl.SSLContext: ...
+
+
+class TlsTransport(Transport):
+    """Bytes flow after `start`, the handshake."""
+
+    turn_bytes = TURN_BYTES
+
+    def __init__(
+        self, sock: trio.socket.SocketType, context: ssl.SSLContext, *, accepted: bool, name: str = ""
+    ) -> None:
+        """`name`: that the other side's certificate must be for, where the context asks for one. ConnectionLost."""
+        super().__init__(sock)
+        self._ends_at = float("inf")  # when the other side's certificate ends
+        self._waits: dict[Wait, trio.Event] = {}
+        try:
+            self._tls = context.wrap_socket(
+                self._sock,
+                server_side=accepted,
+                do_handshake_on_connect=False,
+                suppress_ragged_eofs=False,
+                server_hostname=name or None,
+            )
+        except OSError as error:
+            self._sock.close()
+            raise ConnectionLost(error.strerror or str(error)) from None
+        self._sock = self._tls
+
+    async def start(self) -> None:
+        """The handshake: both sides prove their certificates' keys. Refused, ConnectionLost."""
+        while True:
+            try:
+                self._tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                await self._readable()
+            except ssl.SSLWantWriteError:
+                await self._until(trio.lowlevel.wait_writable)
+            except ssl.SSLEOFError:
+                raise ConnectionLost("closed by the other side during the handshake") from None
+            except ssl.SSLError as error:
+                self._drain()
+                raise refused(error) from None
+            except OSError as error:
+                raise ConnectionLost(error.strerror or str(error)) from None
+        self._meet(self._tls.getpeercert(binary_form=True))
+
+    def check(self) -> None:
+        if time.time() >= self._ends_at:
+            raise ConnectionLost("its certificate has ended")
+
+    async def receive_into(self, view: memoryview) -> int:
+        """A call for less than a record reads one record or a part of it: a frame's reader wants no more at a time."""
+        await self._turn()
+        count, size = 0, len(view)
+        try:
+            while count < size:
+                try:
+                    got = self._tls.recv_into(view[count:] if count else view)
+                except ssl.SSLWantReadError:
+                    if count:
+                        break
+                    await self._readable()
+                    continue
+                except ssl.SSLWantWriteError:
+                    if count:
+                        break
+                    await self._until(trio.lowlevel.wait_writable)
+                    continue
+                if not got:
+                    break  # it said goodbye, and will again
+                count += got
+                if size < RECORD_SIZE or count >= TURN_BYTES:
+                    break
+        except OSError as error:
+            raise _lost(error) from None
+        if not count:
+            raise ConnectionLost("closed by the other side")
+        self._moved += count + CALL_BYTES
+        return count
+
+    async def send_all(self, data: bytes, more: bool = False) -> None:
+        await self._turn()
+        if more:
+            self._cork(True)
+        self.sending_since = trio.current_time()
+        try:
+            await self._send(memoryview(data))
+        finally:
+            self.sending_since = None
+        self._moved += len(data) + CALL_BYTES
+
+    async def send_file(self, fd: int, offset: int, count: int) -> None:
+        await self._turn()
+        self._cork(True)
+        end = offset + count
+        self.sending_since = trio.current_time()
+        try:
+            await warm(fd, offset, count)
+            while offset < end:
+                data = os.pread(fd, min(FILE_CHUNK, end - offset), offset)
+                if not data:
+                    raise ConnectionLost(f"the file to be sent ends at byte {offset}")
+                await self._send(memoryview(data))
+                offset += len(data)
+        except (OSError, SendError) as error:
+            raise ConnectionLost(str(error)) from None
+        finally:
+            self.sending_since = None
+        self._cork(False)
+        self._moved += count + CALL_BYTES
+
+    def close(self) -> None:
+        """Says goodbye if that takes no waiting: without it the other side knows only that the line was cut."""
+        with contextlib.suppress(OSError, ValueError):
+            self._tls.unwrap()
+        super().close()
+
+    async def _send(self, view: memoryview) -> None:
+        """A record a call. What could not be sent is sent again with the same bytes first, as OpenSSL demands."""
+        try:
+            while view:
+                try:
+                    view = view[self._tls.send(view) :]
+                except ssl.SSLWantWriteError:
+                    await self._until(trio.lowlevel.wait_writable)
+                except ssl.SSLWantReadError:
+                    await self._until(trio.lowlevel.wait_readable)
+        except OSError as error:
+            raise _lost(error) from None
+
+    async def _readable(self) -> None:
+        self.receiving_since = trio.current_time()
+        try:
+            await self._until(trio.lowlevel.wait_readable)
+        finally:
+            self.receiving_since = None
+
+    async def _until(self, wait: Wait) -> None:
+        """Either direction may have to wait for either event: reading for room to answer a change of keys, say. trio
+        lets one task wait for each; a second one waits for the first.
+        """
+        if there := self._waits.get(wait):
+            await there.wait()
+            return
+        done = self._waits[wait] = trio.Event()
+        try:
+            await wait(self._sock)
+        finally:
+            del self._waits[wait]
+            done.set()
+
+    def _meet(self, certificate: bytes | None) -> None:
+        assert certificate
+        parsed = x509.load_der_x509_certificate(certificate)
+        self.peer_key = public_bytes(parsed)
+        if self.peer_key is None:
+            self._drain()
+            raise Refused("bad-certificate", "shows a certificate whose key is not Ed25519, so not a p2pd node's")
+        self._ends_at = parsed.not_valid_after_utc.timestamp()
+
+    def _drain(self) -> None:
+        with contextlib.suppress(OSError):
+            socket.socket.recv(self._sock, DRAIN_SIZE)
+
+
+def _lost(error: OSError) -> ConnectionLost:
+    """What an error after the handshake means. A refusal of our certificate comes only then: TLS 1.3's first flight
+    of the caller ends before the other side has looked at it.
+    """
+    if isinstance(error, ssl.SSLEOFError):
+        return ConnectionLost("cut off")
+    if isinstance(error, ssl.SSLError):
+        return refused(error)
+    return ConnectionLost(error.strerror or str(error))
+
+
+async def call(host: str, port: int, timeout_s: float, contexts: Contexts | None, *, by_name: bool) -> Transport:
+    """A connection to (host, port), not started; plain without contexts. `by_name`: only the address tells who it is,
+    so its certificate must be for that. ConnectionLost if there is none in time.
+    """
+    sock = await connect(host, port, timeout_s)
+    if contexts is None:
+        return PlainTransport(sock)
+    if by_name:
+        return TlsTransport(sock, contexts.calling_by_name, accepted=False, name=host)
+    return TlsTransport(sock, contexts.calling, accepted=False)
+
+
+def answer(sock: trio.socket.SocketType, contexts: Contexts | None) -> Transport:
+    """The other end of a call that came in. ConnectionLost."""
+    return PlainTransport(sock) if contexts is None else TlsTransport(sock, contexts.accepting, accepted=True)
