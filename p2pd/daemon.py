@@ -24,6 +24,7 @@ from p2pd.content.library import Library
 from p2pd.content.pulling import Puller
 from p2pd.content.readers import Patience
 from p2pd.content.tags import Tags
+from p2pd.content.verdicts import Verdicts
 from p2pd.discovery.mdns import Found, run_mdns
 from p2pd.engine import Engine
 from p2pd.fleet import FleetError, FleetFiles, Identity, Membership, NodeKey, verify
@@ -230,6 +231,8 @@ async def _run_node(
         upload_limit=config.peers.upload_limit,
         download_limit=config.peers.download_limit,
     )
+    verdicts = Verdicts(config.node.state_dir / "evidence", metrics, nursery)
+    verdicts.load()
     tags = Tags(
         upstreams,
         config.discovery.tags,
@@ -253,14 +256,15 @@ async def _run_node(
         random,
         share_private=config.mirror.share_private,
     )
-    status = Status(
-        config, metrics, engine, network, arrivals, store, Images(library, arrivals, store), warnings, membership
-    )
+    images = Images(library, arrivals, store)
+    status = Status(config, metrics, engine, network, arrivals, store, images, verdicts, warnings, membership)
     token = trio.lowlevel.current_trio_token()
     store.on_evict = lambda digest: token.run_sync_soon(arrivals.evicted, digest)
     arrivals.on_hold = partial(_hold, upstreams)
     arrivals.can_pull, puller.may_share = puller.can_pull, library.may_share
-    engine.carry_out(network.commands() | arrivals.commands() | puller.commands() | _counting(metrics))
+    engine.carry_out(
+        network.commands() | arrivals.commands() | puller.commands() | verdicts.commands() | _counting(metrics)
+    )
 
     arrivals.load()
     nursery.start_soon(engine.run)

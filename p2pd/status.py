@@ -20,6 +20,7 @@ from p2pd.config import Config
 from p2pd.content.arrival import raw
 from p2pd.content.arrivals import Arrivals
 from p2pd.content.images import Images
+from p2pd.content.verdicts import Verdicts
 from p2pd.engine import Engine
 from p2pd.fleet import Membership
 from p2pd.oci import BadName, normal_host, parse_reference
@@ -41,6 +42,7 @@ class Status:
     arrivals: Arrivals
     store: Store
     images: Images
+    verdicts: Verdicts
     warnings: list[str]
     membership: Membership | None = None
     ready: bool = False
@@ -73,6 +75,7 @@ class Status:
             "peers": self._peers(),
             "blobs": self._blobs(),
             "store": {"used": self.store.used, "limit": self.store.size_limit},
+            "convicted": self.verdicts.shown(),
             "warnings": self.warnings + (self.membership.warnings() if self.membership else []),
         }
 

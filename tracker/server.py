@@ -6,6 +6,7 @@ A node is known as long as its connection lives. Nothing is kept on disk: what a
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from random import Random, SystemRandom
@@ -30,6 +31,8 @@ NODES_MAX = 20_000
 HANDSHAKES_MAX = 4096  # strangers that have not said hello: a whole fleet may come back in the same second
 TICK_S = 0.1
 ACCEPT_PAUSE_S = 0.1
+CUT_OFF_S = 60.0  # a node that floods
+CUT_OFF_MAX = 1024  # nodes remembered
 
 
 class Node:
@@ -68,6 +71,7 @@ class Tracker:
         self._hello = Hello(PROTOCOL_VERSION, key, "tracker", "", "", 0, fleet)
         self._contexts = contexts
         self._refusals = Refusals(log, on_refused)
+        self._cut_off: OrderedDict[bytes, float] = OrderedDict()  # node -> until when
         self._doorstep = Doorstep(HANDSHAKES_MAX)
         self._intake = Intake()  # of nothing: a tracker asks for no pieces
         self._unlimited = RateLimit(None)
@@ -78,6 +82,12 @@ class Tracker:
     def heard(self, node: Node, message: Message) -> None:
         if self._nodes.get(node.contact.node_id) is node:
             self._send(self._directory.handle(node.contact.node_id, message, trio.current_time()))
+            if self._directory.is_flooded_by(node.contact.node_id) and node.connection:
+                log.warning("node %s (%s) floods: cut off", node.contact.name, node.contact.node_id.hex()[:16])
+                self._cut_off[node.contact.node_id] = trio.current_time() + CUT_OFF_S
+                if len(self._cut_off) > CUT_OFF_MAX:
+                    self._cut_off.popitem(last=False)
+                node.connection.close("floods")
 
     def identity_changed(self, before: Identity, now: Identity) -> None:
         """Who may be here has changed, or who this is: all come back, in a second or two, and are looked at again."""
@@ -122,6 +132,9 @@ class Tracker:
         node.connection = Connection(
             transport, frames, node, intake=self._intake, up=self._unlimited, down=self._unlimited, sink_errors=()
         )
+        if self._cut_off.get(contact.node_id, 0.0) > trio.current_time():
+            transport.close()
+            return
         old = self._nodes.get(contact.node_id)
         if old and old.connection:
             old.connection.close("connected anew")

@@ -58,6 +58,10 @@ class Metrics:
             registry=self._registry,
         )
         self._certificate.set(float("nan"))
+        self._false_links = self._counter("p2pd_false_links", "Signed links that a proven chain showed to be false.")
+        self._refuted_streams = self._counter(
+            "p2pd_refuted_streams", "Clients cut off in mid-body because their blob's chain was refuted."
+        )
         self._peers = Gauge("p2pd_peers", "Peers connected.", registry=self._registry)
         self._leases = Gauge("p2pd_leases_held", "Blobs that this node pulls from upstream.", registry=self._registry)
         self._store = Gauge("p2pd_store_bytes", "Bytes of disk that blobs take.", registry=self._registry)
@@ -94,6 +98,14 @@ class Metrics:
     def set_certificate_remaining(self, seconds: float) -> None:
         """Until this node's certificate ends."""
         self._certificate.set(seconds)
+
+    def false_link(self) -> None:
+        """A node was convicted of a signed false link."""
+        self._false_links.inc()
+
+    def refuted_stream(self) -> None:
+        """A client that had got bytes of a refuted chain was cut off."""
+        self._refuted_streams.inc()
 
     def upstream_request(self, registry: str, kind: str, code: int | None) -> None:
         """A request went to a registry; `code` is the HTTP status, None when no answer came."""

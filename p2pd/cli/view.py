@@ -22,6 +22,9 @@ def status_view(status: Status, *, rows_max: int | None = None) -> RenderableTyp
     """All of a status: one line for the node, then warnings, trackers, peers and blobs."""
     parts: list[RenderableType] = [_node_line(status), *_warnings(status), *_directory_lines(status)]
     peers, blobs = _dicts(status, "peers"), _dicts(status, "blobs")
+    convicted = _dicts(status, "convicted")
+    if convicted:
+        parts += ["", _convicted_table(convicted, rows_max)]
     if peers:
         parts += ["", _peers_table(peers, rows_max)]
     if blobs:
@@ -76,6 +79,20 @@ def _peers_table(peers: list[Status], rows_max: int | None) -> Table:
             format_rate(_number(peer, "up_bps")),
         )
     return _with_rest(table, len(peers), rows_max)
+
+
+def _convicted_table(convicted: list[Status], rows_max: int | None) -> Table:
+    table = _table("signed a false link", "node", "address", "blob", ">piece", "evidence")
+    for entry in convicted[:rows_max]:
+        table.add_row(
+            _text(entry, "name") if entry.get("name") else "(never met)",
+            _text(entry, "node")[:16],
+            _text(entry, "address"),
+            short_digest(str(entry.get("digest", "?"))),
+            f"{_number(entry, 'index'):.0f}",
+            _text(entry, "file"),
+        )
+    return _with_rest(table, len(convicted), rows_max)
 
 
 _ORDER = {"fetching": 0, "seeding": 1, "idle": 2, "proven": 3}

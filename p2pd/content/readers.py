@@ -98,6 +98,7 @@ class ArrivingReader:
             if arrival.partial is not self._file:
                 raise Interrupted("its size was not what other nodes said")
             if self._started and arrival.refuted != self._refuted:
+                self._metrics.refuted_stream()
                 raise Interrupted("what was sent rests on a refuted chain")
             end = self._may_send(offset)
             if end > offset:

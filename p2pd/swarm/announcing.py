@@ -9,10 +9,11 @@ For the first seconds after the start nothing is concluded from a view that is s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from p2pd.swarm.blob import Blob
-from p2pd.swarm.commands import Connect, Failed, SizeHint
+from p2pd.swarm.commands import Blame, Connect, Failed, SizeHint
 from p2pd.swarm.directory import Directory
 from p2pd.swarm.messages import Announce, Answer, Contact, Holdings, Message, Release, Withdraw
 from p2pd.swarm.rendezvous import highest
@@ -21,6 +22,15 @@ from p2pd.swarm.state import NEVER, Peer, State
 
 LOCAL = -1  # the peer number of this node's own directory
 RELEASE_RETRY_MAX_S = 86400
+PATIENCE_S = 15.0  # nothing comes while the directory names a holder: time enough for an honest one to mend it
+FAILURES_MAX = 1024  # blobs of which this node's own failure is remembered
+CLAIM_ASK_S = 0.5  # after a neighbour's claim the directory is asked at the latest
+PASSED_OVER_S = 60.0  # a directory that was caught, or under which nothing moves
+HOLD_TOLD_MAX_S = 600  # a registry's pause that others tell of is believed for so long; one's own 429 for all of it
+OWN_FAILURE_S = 60.0  # how long this node's own failure explains that a directory says nobody can
+_TOLD_BY_ONESELF = frozenset(
+    {"denied", "missing", "bad-answer", "unreachable"}
+)  # no directory has these of anybody else
 
 
 @dataclass(slots=True)
@@ -29,6 +39,7 @@ class Told:
 
     next_at: float
     targets: tuple[int, ...] = ()
+    since: float = 0.0  # when the first of them became the first
 
 
 class Announcer:
@@ -43,9 +54,12 @@ class Announcer:
         self._soonest = NEVER  # no blob is due before this
         self._members: dict[bytes, Contact] = {}  # what mDNS has found
         self._unreachable: dict[bytes, float] = {}
+        self._failed: dict[bytes, float] = {}  # blob -> when this node last lost its lease, or heard that nobody can
+        self._passed_over: dict[int, float] = {}  # peer -> until when it is no directory for us
         self._settles_at = settles_at
         self._local: list[tuple[bytes, Message]] = []  # what our own directory is to be told, in order
         self._busy = False
+        self.on_holder: Callable[[Blob], None] = lambda blob: None  # a directory named another holder than before
 
     # -- events -----------------------------------------------------------------------------------------------------
 
@@ -138,9 +152,17 @@ class Announcer:
         else:
             pause = settings.announce_calm_s
         told.next_at = now + pause * (0.9 + 0.2 * self._s.random.random())
+        if told.targets[:1] != targets[:1]:
+            told.since = now
         told.targets = targets
+        if self._nothing_moves(blob, told):
+            self._pass_over(targets[0], blob, "a directory under which nothing moves")
+            return
         want = blob.want
-        stuck = blob.hungry and now - max(blob.last_piece_at, blob.wanted_since) > settings.stuck_s
+        stuck = blob.hungry and (
+            now - max(blob.last_piece_at, blob.wanted_since) > settings.stuck_s
+            or (blob.holder != b"" and blob.holder == blob.betrayed_by)
+        )
         need = max(0, settings.neighbours_enough - len(blob.neighbours)) if blob.hungry else 0
         if need and not self._has_tracker():
             found = list(self._members.values())
@@ -164,22 +186,43 @@ class Announcer:
             )
             self._tell(target, message)
 
+    def _nothing_moves(self, blob: Blob, told: Told) -> bool:
+        """Whether the directory names a holder of whom nothing comes: it, too, may be the one who lies."""
+        if not blob.hungry or blob.term or not blob.holder:
+            return False
+        return self._s.now - max(blob.last_piece_at, blob.wanted_since, told.since) > PATIENCE_S
+
+    def _pass_over(self, target: int, blob: Blob, why: str) -> None:
+        """Do without a directory for a while. Only this node does: it is its word against the directory's."""
+        peer = self._s.peers.get(target)
+        if peer is None:
+            return
+        self._passed_over[target] = self._s.now + PASSED_OVER_S
+        self._s.out.append(Blame(peer.contact.node_id, peer.contact.name, why, blob.digest, -1))
+        self.view_changed()
+
     def release(self, blob: Blob, reason: str, retry_s: int = 0) -> None:
         """Hand the lease back, or say that this node can't pull."""
         told = self._told.get(blob.digest)
         message = Release(blob.digest, blob.term, reason, min(retry_s, RELEASE_RETRY_MAX_S))
         blob.term, blob.holder = 0, b""
+        if reason not in ("done", "unwanted"):
+            self._note_failure(blob)
         for target in told.targets if told else ():
             self._tell(target, message)
 
     def _targets(self, digest: bytes) -> tuple[int, ...]:
-        trackers = sorted((p.tracker, n) for n, p in self._s.peers.items() if p.tracker >= 0)
+        self._passed_over = {n: t for n, t in self._passed_over.items() if t > self._s.now and n in self._s.peers}
+        trackers = sorted(
+            (p.tracker, n) for n, p in self._s.peers.items() if p.tracker >= 0 and n not in self._passed_over
+        )
         if trackers:
             return tuple(number for _, number in trackers[:2])
         if self._s.now < self._settles_at:
             return ()
         self._unreachable = {n: t for n, t in self._unreachable.items() if t > self._s.now}
-        known = {p.contact.node_id for p in self._s.peers.values()} | set(self._members)
+        known = {p.contact.node_id for p in self._s.peers.values() if p.tracker < 0} | set(self._members)
+        known -= {self._s.peers[number].contact.node_id for number in self._passed_over}
         known = {n for n in known if n not in self._unreachable and not self._s.is_avoided(n)}
         known.add(self._s.me.node_id)
         targets = []
@@ -199,6 +242,8 @@ class Announcer:
     def heard(self, peer: Peer, message: Message) -> None:
         """A peer takes this node for a directory."""
         self._deliver(self.directory.handle(peer.contact.node_id, message, self._s.now))
+        if self.directory.is_flooded_by(peer.contact.node_id):
+            self._s.blame(peer, "announces that never end")
 
     def _tell(self, target: int, message: Message) -> None:
         if target == LOCAL:
@@ -229,8 +274,35 @@ class Announcer:
     def heard_answer(self, peer: Peer, answer: Answer) -> None:
         """An answer counts only from a tracker, or from the node that this one announced the blob to."""
         told = self._told.get(answer.digest)
-        if peer.tracker >= 0 or (told and peer.number in told.targets):
-            self.answered(answer)
+        blob = self._s.blobs.get(answer.digest)
+        if blob is None or peer.number in self._passed_over:
+            return
+        if peer.tracker < 0 and not (told and peer.number in told.targets):
+            return
+        if answer.failure and blob.hungry and self._is_a_lie(blob, answer.failure):
+            self._pass_over(peer.number, blob, "a directory that says this node has failed, which it has not")
+            return
+        self.answered(answer)
+
+    def _is_a_lie(self, blob: Blob, failure: str) -> bool:
+        """Whether a directory can't have that from anybody: "every wanter has failed" includes this node.
+
+        A registry's pause is told by others, a lost lease is known to who lost it, and wrong bytes have been taken
+        back by who pulled them, before the neighbours.
+        """
+        failed_at = self._failed.get(blob.digest, -NEVER)
+        if not (blob.want and blob.want.can_pull) or self._s.now - failed_at < OWN_FAILURE_S:
+            return False
+        if failure == "wrong-bytes":
+            return blob.chain is not None and not blob.chain.retracted
+        return failure in _TOLD_BY_ONESELF
+
+    def _note_failure(self, blob: Blob) -> None:
+        """From now on a directory may well say that this node has failed."""
+        self._failed.pop(blob.digest, None)
+        self._failed[blob.digest] = self._s.now
+        if len(self._failed) > FAILURES_MAX:
+            del self._failed[next(iter(self._failed))]
 
     def answered(self, answer: Answer) -> None:
         """A directory's word: neighbours, the lease, a size, or that nobody can get it."""
@@ -241,7 +313,8 @@ class Announcer:
             self._s.out.append(SizeHint(blob.digest, answer.size))
         self._meet(blob, answer.peers)
         if answer.failure and blob.hungry:
-            self._s.out.append(Failed(blob.digest, answer.failure, answer.hold_s))
+            self._note_failure(blob)
+            self._s.out.append(Failed(blob.digest, answer.failure, min(answer.hold_s, HOLD_TOLD_MAX_S)))
             return
         if answer.holder == self._s.me.node_id:
             if blob.term == 0 and not blob.complete:
@@ -249,21 +322,34 @@ class Announcer:
                     blob.term = answer.term
                     self.release(blob, "unwanted" if not blob.hungry else "busy")
                     return
-                blob.term, blob.holder = answer.term, answer.holder
+                blob.term = answer.term
+                blob.holder_named(answer.holder, answer.term)
                 # Without a tracker nobody knows what all the others have: hear them first.
                 knows_all = self._has_tracker() or not (self._members or self._s.by_node)
                 self._seeder.start(blob, answer.fresh and knows_all)
                 self.track(blob)
         elif answer.holder:
-            blob.holder = answer.holder
+            is_news = blob.holder_named(answer.holder, answer.term)
             self.rival(blob, answer.holder, answer.term)
+            if is_news:
+                self.on_holder(blob)
         elif not blob.term:
             blob.holder = b""
 
-    def claimed(self, blob: Blob, node_id: bytes, term: int) -> None:
-        """A neighbour says that it holds the lease. Where there is a tracker, only the tracker's word counts."""
-        if not self._has_tracker():
-            self.rival(blob, node_id, term)
+    def claimed(self, blob: Blob, peer: Peer, term: int) -> None:
+        """A neighbour says that it holds the lease. Where there is a tracker, only the tracker's word counts.
+
+        Elsewhere, too, a claim alone moves nothing: this node asks its own directory, and makes way only for somebody
+        who has vouched for links under that term.
+        """
+        if not blob.term or blob.chain is None or self._has_tracker():
+            return
+        if any(v.key == peer.key and v.term >= term for v in blob.chain.vouchers.values()):
+            self.rival(blob, peer.contact.node_id, term)
+        elif blob.digest in self._told:
+            told = self._told[blob.digest]
+            told.next_at = min(told.next_at, self._s.now + CLAIM_ASK_S)
+            self._soonest = min(self._soonest, told.next_at)
 
     def rival(self, blob: Blob, node_id: bytes, term: int) -> None:
         """Another node holds the lease which this node holds: the higher term wins, then the lower id."""
@@ -273,6 +359,7 @@ class Announcer:
 
     def lose(self, blob: Blob) -> None:
         """Stop pulling, keep serving."""
+        self._note_failure(blob)
         blob.term = 0
         if not blob.alone:
             self._seeder.stop(blob)

@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 from random import Random
 
 from p2pd.swarm.chain import Chain
+from p2pd.swarm.evidence import Doubted
 from p2pd.swarm.pieces import Geometry, any_of, indices
+
+HOLDERS_MAX = 16  # holders of one lease that are remembered, newest named last
 
 
 @dataclass(slots=True)
@@ -71,6 +74,11 @@ class Blob:
     alone: bool = False  # pulling outside the lease, for a client that has nowhere else to go
     pull_out: bool = False  # a Pull was ordered whose end has not been heard of
     computing: bool = False  # the states of a proven blob are being computed
+    # whose word counts
+    holders: dict[bytes, int] = field(default_factory=dict)  # node -> the highest term of its that a directory named
+    doubted: Doubted = field(default_factory=Doubted)
+    refuted: dict[int, tuple[bytes, bytes]] = field(default_factory=dict)  # links of a chain that missed the digest
+    betrayed_by: bytes = b""  # whose own piece did not fit its own link
     link_failures: dict[int, dict[bytes, None]] = field(default_factory=dict)  # link -> nodes whose piece did not fit
 
     def set_size(self, size: int) -> None:
@@ -81,6 +89,28 @@ class Blob:
             self.missing = self.geometry.all
             self.counts = [0] * self.geometry.count
             self.levels = [self.geometry.all]
+
+    def holder_named(self, node: bytes, term: int) -> bool:
+        """A directory says who holds the lease; whether that is news."""
+        self.holder = node
+        if term <= self.holders.get(node, 0):
+            return False
+        self.holders.pop(node, None)
+        self.holders[node] = term
+        if len(self.holders) > HOLDERS_MAX:
+            del self.holders[next(iter(self.holders))]
+        return True
+
+    def link(self, index: int) -> tuple[bytes, bytes] | None:
+        """The states that piece `index` is checked against; None while nobody has vouched for the two together.
+
+        Two vouchers that meet make no link: else nobody would have signed a false one between them.
+        """
+        if self.chain is None:
+            return None
+        if self.chain.count == 1 or index in self.chain.vouchers or self.computed >> index & 1:
+            return self.chain.link(index)
+        return None
 
     @property
     def complete(self) -> bool:

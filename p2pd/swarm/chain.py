@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from p2pd.swarm.messages import Vouch
 
 INITIAL_STATE = bytes.fromhex("6a09e667bb67ae853c6ef372a54ff53a510e527f9b05688c1f83d9ab5be0cd19")  # FIPS 180-4, 5.3.3
+CONTRADICTS = "a voucher that contradicts the chain"
 RETRACTED_MAX = 64  # signers remembered as retracted for one blob; more than that many holders never had one lease
 
 
@@ -44,11 +45,12 @@ class Chain:
             return "a voucher for another blob"
         if voucher.term <= self.retracted.get(voucher.key, -1):
             return "a voucher that its signer took back"
-        for place, state in enumerate(voucher.states, voucher.first):
-            known = self.states.get(place)
-            if known is not None and known != state:
-                return "a voucher that contradicts the chain"
-        return None
+        return CONTRADICTS if self.contradicted(voucher) else None
+
+    def contradicted(self, voucher: Vouch) -> list[int]:
+        """The places, ascending, where the chain knows another state than the voucher says."""
+        known = self.states
+        return [p for p, state in enumerate(voucher.states, voucher.first) if known.get(p, state) != state]
 
     def add(self, voucher: Vouch) -> None:
         """Take in a voucher that `accepts` let pass and whose signature holds."""

@@ -158,6 +158,19 @@ class Blame:
 
 
 @dataclass(frozen=True, slots=True)
+class Convict:
+    """The blob is proven, and link `index` of that voucher is not in it although its state-before is: keep that.
+
+    `contact`: who signed it, as far as this node has met it. `cases`: blobs on which that signer was convicted here.
+    """
+
+    voucher: Vouch
+    index: int
+    contact: Contact | None
+    cases: int
+
+
+@dataclass(frozen=True, slots=True)
 class Count:
     """Something to count: duplicate (bytes), refused (requests), hedged (requests)."""
 
@@ -167,5 +180,5 @@ class Count:
 
 Command = (
     Send | Connect | Close | Fetch | Abandon | Upload | StopUpload | Keep | Drop | Prove | ComputeChain | Pull | Allow
-    | StopPull | Failed | SizeHint | Blame | Count
+    | StopPull | Failed | SizeHint | Blame | Convict | Count
 )  # fmt: skip

@@ -22,15 +22,23 @@ NEW_S = 2.0  # one announce interval of a holder: time enough to hear of a lease
 GATHER_S = 0.1  # a node that holds a lease already gets another only if nobody else asks in this time
 PROGRESS_S = 10.0  # a holder without progress for this long, and for
 PROGRESS_LINKS = 4  # ... this many times its last link's time, loses the lease
+STUCK_LOOK_S = 1.0  # how often the members that get nothing are counted
+STUCK_S = 5.0  # more than half of the others have got nothing for long, and say so for so long: progress or not
 SLOW_LOSSES = 2  # holders in a row lost by no progress: upstream is slow, so the allowance doubles
 WORTH_WAITING_S = 8.0  # a registry's pause below this ends before the clients' patience: nobody is sent away for it
 LIMITED_MAX = 3  # ... but not for ever: so many times the registry may ask for another pause
 FAILURE_S = 30.0  # a node that could not pull a reference is not asked again for so long
-WRONG_BYTES_MAX = 2  # holders whose upstream bytes missed the digest, before the blob counts as failed
+WRONG_BYTES_MIN = 2  # holders whose upstream bytes missed the digest, before the blob counts as failed; and more
+WRONG_BYTES_SHARE = 3  # ... than one in so many of the wanters, who might all say so against better knowledge,
+WRONG_BYTES_MAX = 5  # ... but a registry that really sends wrong bytes is not asked more often than this
 HANDED_OUT = 24  # neighbours in one answer at the most
 MEMBERS_MAX = 20_000
 BLOBS_PER_NODE = 2_048
 BLOBS_MAX = 200_000
+MESSAGES_BURST = 2 * BLOBS_PER_NODE  # of one node at once: all its blobs, after a changed view, and once more
+MESSAGES_PER_S = 256  # of one node after that: 512 blobs, each told every two seconds
+HOLDINGS_PER_MESSAGE = 16  # digests in a list of holdings that cost as much as one announce
+FLOOD_MAX = 4_096  # messages beyond that in a row: no bug sends so many, and reading them costs the others' time
 HOLDS_MAX = 1_000  # registries that asked to wait, at a time: far more than a fleet uses
 TERM_MAX = 1 << 32  # of a lease that is adopted; grants only count on from it, so the wire's bound is never reached
 
@@ -39,6 +47,7 @@ REASONS = ("done", "unwanted", "denied", "missing", "unreachable", "busy", "limi
 _BEFORE_THE_FIRST_BYTE = frozenset({"denied", "missing", "limited", "busy"})
 _FAULTS_OF_THE_NODE = frozenset({"denied", "missing", "unreachable", "limited", "wrong-bytes", "bad-answer"})
 
+NEVER_BEFORE = float("-inf")
 Outgoing = list[tuple[bytes, Message]]
 
 
@@ -68,6 +77,26 @@ class Lease:
     progress_at: float
     link_s: float  # time between the last two signs of progress
     fresh: bool = False  # nobody had pulled anything before
+    stuck_since: float = -1.0  # most of the others have said since then that they get nothing
+
+
+@dataclass(slots=True)
+class Budget:
+    """How many messages a node may still send, and how many it sent beyond that."""
+
+    left: float
+    at: float
+    over: int = 0
+
+    def spend(self, cost: float, now: float) -> bool:
+        self.left = min(MESSAGES_BURST, self.left + (now - self.at) * MESSAGES_PER_S)
+        self.at = now
+        if self.left < cost:
+            self.over += 1
+            return False
+        self.left -= cost
+        self.over = 0
+        return True
 
 
 @dataclass(slots=True)
@@ -85,7 +114,9 @@ class Blob:
     taken: bool = False  # somebody looks to this directory for its lease
     losses: int = 0  # holders in a row lost by no progress
     limited: int = 0  # times that the registry asked to wait
-    wrong: int = 0  # holders in a row whose bytes missed the digest
+    stuck_at: float = NEVER_BEFORE  # when somebody last said that it gets nothing
+    look_at: float = NEVER_BEFORE  # when they are counted again
+    wrong: dict[bytes, None] = field(default_factory=dict)  # holders in a row whose bytes missed the digest
 
 
 class Directory:
@@ -94,6 +125,7 @@ class Directory:
     def __init__(self, random: Random, now: float) -> None:
         self._random = random
         self._nodes: dict[bytes, Contact] = {}
+        self._budgets: dict[bytes, Budget] = {}
         self._blobs_of: dict[bytes, dict[bytes, None]] = {}  # in order, so that a run can be repeated
         self._leases_of: dict[bytes, int] = {}
         self._blobs: dict[bytes, Blob] = {}
@@ -106,12 +138,14 @@ class Directory:
     def connected(self, contact: Contact) -> None:
         """A node can be reached now; it must come before the node's first message."""
         self._nodes[contact.node_id] = contact
+        self._budgets.setdefault(contact.node_id, Budget(MESSAGES_BURST, self._started))
         self._blobs_of.setdefault(contact.node_id, {})
 
     def disconnected(self, node: bytes, now: float) -> Outgoing:
         """A node is gone, and with it all that it announced."""
         out: Outgoing = []
         self._nodes.pop(node, None)
+        self._budgets.pop(node, None)
         for digest in self._blobs_of.pop(node, ()):
             out += self._remove(self._blobs[digest], node, now)
         return out
@@ -120,6 +154,9 @@ class Directory:
         """One message of a connected node. Messages that are not for a directory are passed over."""
         if node not in self._nodes:
             return []
+        cost = 1 + len(message.digests) / HOLDINGS_PER_MESSAGE if isinstance(message, Holdings) else 1
+        if not self._budgets[node].spend(cost, now):
+            return []  # as if it had been lost on the way: it is announced again
         match message:
             case Announce():
                 return self._announce(node, message, now)
@@ -136,6 +173,11 @@ class Directory:
                         member.complete, member.wanting = True, False
         return []
 
+    def is_flooded_by(self, node: bytes) -> bool:
+        """Whether that node goes on sending far beyond its bound: its owner is to end the connection."""
+        budget = self._budgets.get(node)
+        return budget is not None and budget.over > FLOOD_MAX
+
     @property
     def watching(self) -> bool:
         """Whether `tick` has anything to look after."""
@@ -149,7 +191,7 @@ class Directory:
             if blob is None:
                 del self._watched[digest]
                 continue
-            if blob.lease and now > self._lost_at(blob, blob.lease):
+            if blob.lease and (now > self._lost_at(blob, blob.lease) or self._is_sat_on(blob, blob.lease, now)):
                 out += self._lose(blob, now)
             if blob.lease is None:
                 out += self._grant(blob, now)
@@ -183,6 +225,8 @@ class Directory:
             member.failed_until = min(member.failed_until, now + 1.0)  # a new wish: soon worth another try
         member.wanting, member.waiting, member.complete = a.wanting, a.waiting, a.complete
         member.can_pull, member.primary, member.stuck = a.can_pull, a.primary, a.stuck
+        if a.stuck:
+            blob.stuck_at = now
         if a.size >= 0 and blob.size < 0:
             blob.size = a.size
         blob.upstream = a.upstream or blob.upstream
@@ -191,7 +235,8 @@ class Directory:
             blob.taken = True
             if known:  # so far a stand-by for it: another directory's lease may still be named
                 blob.quiet_until = now + NEW_S
-        if 0 < a.term <= TERM_MAX:
+        holds = blob.lease is not None and blob.lease.holder == node
+        if a.term and (holds or (a.term <= TERM_MAX and member.failed_until <= now)):
             out += self._adopt(blob, node, a, now)
         if blob.lease is None and a.wanting:
             out += self._grant(blob, now)
@@ -233,11 +278,12 @@ class Directory:
             self._hold(blob.upstream, now + r.retry_s, now)
             blob.limited += 1
         if r.reason == "wrong-bytes":
-            blob.wrong += 1
+            blob.wrong[node] = None
         if r.reason == "unwanted":
             member.wanting = member.waiting = False
         if r.reason == "done":
-            blob.wrong = blob.losses = blob.limited = 0
+            blob.losses = blob.limited = 0
+            blob.wrong.clear()
             member.complete, member.wanting = True, False  # else the lease goes on to another, who pulls the rest again
         if blob.lease and blob.lease.holder == node:
             if blob.lease.fresh and not blob.lease.progress and r.reason in _BEFORE_THE_FIRST_BYTE:
@@ -260,8 +306,9 @@ class Directory:
         wanters = [(node, m) for node, m in blob.members.items() if m.wanting and m.primary]
         if not wanters:
             return []
-        if blob.wrong >= WRONG_BYTES_MAX:
-            blob.wrong = 0
+        enough = max(WRONG_BYTES_MIN, 1 + len(wanters) // WRONG_BYTES_SHARE)
+        if len(blob.wrong) >= min(enough, WRONG_BYTES_MAX):
+            blob.wrong.clear()
             for _, member in wanters:
                 member.failure, member.failed_until = "wrong-bytes", now + FAILURE_S
         held_until = self._holds.get(blob.upstream, 0.0)
@@ -306,6 +353,26 @@ class Directory:
             allowance *= 2 ** min(6, blob.losses - SLOW_LOSSES + 1)
         return lease.progress_at + allowance
 
+    def _is_sat_on(self, blob: Blob, lease: Lease, now: float) -> bool:
+        """Whether most of the others have got nothing for long, whatever the holder says of its progress.
+
+        A word against a word: it costs the lease, which goes to another, and nothing else. Fewer than half of them can
+        take it from nobody.
+        """
+        if now - blob.stuck_at > STUCK_S:
+            lease.stuck_since = -1.0
+            return False
+        if now < blob.look_at:
+            return False
+        blob.look_at = now + STUCK_LOOK_S
+        others = [m for node, m in blob.members.items() if m.wanting and m.primary and node != lease.holder]
+        if 2 * sum(m.stuck for m in others) <= len(others):
+            lease.stuck_since = -1.0
+            return False
+        if lease.stuck_since < 0:
+            lease.stuck_since = now
+        return now - lease.stuck_since > max(STUCK_S, PROGRESS_LINKS * lease.link_s)
+
     def _lose(self, blob: Blob, now: float) -> Outgoing:
         """The holder stands still. The lease goes to another, if there is one to go to."""
         assert blob.lease
@@ -317,7 +384,10 @@ class Directory:
             if node != holder
         )
         if not others or blob.losses == SLOW_LOSSES:
-            blob.lease.progress_at = now  # upstream is slow, or nobody else could: wait on
+            blob.lease.progress_at, blob.lease.stuck_since = (
+                now,
+                -1.0,
+            )  # upstream is slow, or nobody else could: wait on
             return []
         self._set_lease(blob, None)
         member = blob.members[holder]

@@ -141,6 +141,11 @@ class Vouch:
     states: tuple[bytes, ...]
     signature: bytes
 
+    @property
+    def links(self) -> range:
+        """The links that it covers."""
+        return range(self.first, self.first + len(self.states) - 1)
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -273,9 +278,27 @@ class TagIs:
     signature: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Accuse:
+    """A voucher that shows its signer's false link to everybody who knows the proven chain; nobody else's word in it.
+
+    The fields are the voucher's own. Who has not proved the blob keeps it until then, or passes it over.
+    """
+
+    NUMBER: ClassVar[int] = 19
+    key: bytes
+    upstream: str
+    digest: bytes
+    size: int
+    term: int
+    first: int
+    states: tuple[bytes, ...]
+    signature: bytes
+
+
 Message = (
     Hello | Ping | Join | Leave | Have | Request | Cancel | Refuse | Vouch | Run | GetLinks | Retract
-    | Announce | Answer | Release | Withdraw | Holdings | GetTag | TagIs
+    | Announce | Answer | Release | Withdraw | Holdings | GetTag | TagIs | Accuse
 )  # fmt: skip
 _TYPES: tuple[type, ...] = Message.__args__  # type: ignore[attr-defined]
 

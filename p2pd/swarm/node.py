@@ -12,21 +12,19 @@ from random import Random
 from p2pd.swarm import events as ev
 from p2pd.swarm.announcing import Announcer
 from p2pd.swarm.blob import Blob, Neighbour, Want
-from p2pd.swarm.chain import Chain
 from p2pd.swarm.commands import (
-    Blame,
     Close,
     Command,
     ComputeChain,
-    Drop,
     Failed,
     Keep,
     Prove,
 )
-from p2pd.swarm.downloads import Asked, Downloads
+from p2pd.swarm.downloads import Downloads
 from p2pd.swarm.messages import (
     LINKS_MAX,
     NEWS_MAX,
+    Accuse,
     Announce,
     Answer,
     Cancel,
@@ -43,19 +41,19 @@ from p2pd.swarm.messages import (
     Vouch,
     Withdraw,
 )
-from p2pd.swarm.pieces import indices, pack, unpack
+from p2pd.swarm.pieces import pack, unpack
 from p2pd.swarm.seeding import Seeder
 from p2pd.swarm.settings import Settings
 from p2pd.swarm.state import NEVER, Peer, State
+from p2pd.swarm.trust import Trust
 from p2pd.swarm.uploads import Uploads
-from p2pd.swarm.voucher import Sign, Verify, make_retraction, retraction_holds, voucher_holds
+from p2pd.swarm.voucher import Sign, Verify
 
 # After these nothing new can be asked for, but for what their handlers say themselves. They are most of what happens.
 _CHANGES_NO_CHOICE = frozenset(
     {ev.Received, ev.PieceStarted, ev.UploadDone, ev.PieceStored, ev.Stored, ev.Tick, ev.Members}
-    | {Have, Request, Cancel, GetLinks, Vouch, Announce, Release, Withdraw, Holdings}
+    | {Have, Request, Cancel, GetLinks, Vouch, Accuse, Announce, Release, Withdraw, Holdings}
 )
-SUSPECT_LINK_AFTER = 2  # nodes whose piece did not fit a link: then the link is the liar, not they
 BLOBS_OF_PEER_MAX = 1024  # blobs in which one peer may be our neighbour
 
 
@@ -79,6 +77,8 @@ class Node:
         self.downloads = Downloads(self.state)
         self.seeder = Seeder(self.state, self.uploads)
         self.announcer = Announcer(self.state, self.seeder, now + settles_after_s)
+        self.trust = Trust(self.state, self.uploads, self.downloads, self.seeder, self.announcer, self._join_message)
+        self.announcer.on_holder = self.trust.holder_named
         self._news_at: dict[bytes, float] = {}
         self._handlers: dict[type, Callable] = {
             ev.PeerUp: self._peer_up,
@@ -109,9 +109,10 @@ class Node:
             Request: self._on_request,
             Cancel: lambda p, m: self.uploads.cancel(p.number, m.rid),
             Refuse: lambda p, m: self.downloads.refused(p, m.rid, m.reason, m.load),
-            Vouch: self._on_vouch,
+            Vouch: self.trust.vouched,
             GetLinks: self._on_get_links,
-            Retract: self._on_retract,
+            Retract: self.trust.retracted,
+            Accuse: self.trust.accused,
             Answer: self.announcer.heard_answer,
             **dict.fromkeys((Announce, Release, Withdraw, Holdings), self.announcer.heard),
         }
@@ -144,7 +145,7 @@ class Node:
         """The states before and after the piece that `rid` asked for; None while no voucher has told them."""
         asked = self.downloads.get(peer, rid)
         blob = self.state.blobs.get(asked.digest) if asked else None
-        return blob.chain.link(asked.index) if asked and blob and blob.chain else None
+        return blob.link(asked.index) if asked and blob else None
 
     def blob(self, digest: bytes) -> Blob | None:
         return self.state.blobs.get(digest)
@@ -178,6 +179,7 @@ class Node:
                 state.out.append(Close(e.peer, refusal))
                 return
             state.by_node[node] = e.peer
+            state.meet(e.contact)
         state.peers[e.peer] = peer
         self.announcer.peer_up(peer)
         if e.tracker < 0:
@@ -206,6 +208,7 @@ class Node:
             del state.by_node[peer.contact.node_id]
         self.downloads.peer_down(peer.number)
         self.uploads.peer_down(peer.number)
+        self.trust.peer_down(peer.number)
         for digest in peer.blobs:
             blob = state.blobs.get(digest)
             if blob:
@@ -417,7 +420,7 @@ class Node:
         if new and (blob.present or blob.hungry) and not blob.computing:
             self._send_join(peer, blob)
         if m.term:
-            self.announcer.claimed(blob, peer.contact.node_id, m.term)
+            self.announcer.claimed(blob, peer, m.term)
         self.seeder.neighbour_has(blob, peer.number, pieces)
         self.seeder.neighbours_changed(blob)
 
@@ -446,7 +449,7 @@ class Node:
             return
         blob.neighbour_has(neighbour, pieces)
         if m.term:
-            self.announcer.claimed(blob, peer.contact.node_id, m.term)
+            self.announcer.claimed(blob, peer, m.term)
             if blob.hungry and m.pieces:
                 self.downloads.claim(peer, blob, pieces)
         if blob.hungry:
@@ -493,67 +496,21 @@ class Node:
 
     # -- receiving --------------------------------------------------------------------------------------------------
 
-    def _on_vouch(self, peer: Peer, m: Vouch) -> None:
-        blob = self.state.blobs.get(m.digest)
-        if blob is None or blob.chain is None or blob.geometry is None or blob.complete:
-            return
-        covered = range(m.first, m.first + len(m.states) - 1)
-        if all(blob.chain.vouchers.get(index) == m for index in covered):
-            return
-        problem = blob.chain.accepts(m, blob.geometry.size)
-        if problem is None and not voucher_holds(m, self.state.verify):
-            self.state.blame(peer, "a voucher whose signature is wrong", blob, m.first)
-            return
-        if problem is None:
-            blob.chain.add(m)
-            return
-        neighbour = blob.neighbours.get(peer.number)
-        if neighbour:  # what it has rests on another chain than ours: of no use to us
-            bits = ((1 << len(covered)) - 1) << m.first
-            blob.neighbour_lacks(neighbour, bits & blob.geometry.all)
-            for index in covered:
-                self._cancel_unlinked(peer, blob, index)
-
-    def _cancel_unlinked(self, peer: Peer, blob: Blob, index: int) -> None:
-        for asked in self.downloads.of_piece(blob.digest, index):
-            if asked.peer == peer.number:
-                self.downloads.cancel(asked)
-
     def _piece_checked(self, e: ev.PieceChecked) -> None:
         asked = self.downloads.get(e.peer, e.rid)
         peer = self.state.peers.get(e.peer)
         if asked is None or peer is None:
             return
         blob = self.state.blobs[asked.digest]
-        link = blob.chain.link(asked.index) if blob.chain else None
+        link = blob.link(asked.index)
         if not e.held or link is None:
             self.downloads.drop(asked)
-            self._bad_piece(peer, blob, asked)
+            self.trust.bad_piece(peer, blob, asked)
             return
         self.downloads.came(asked)
         assert blob.chain
         voucher = blob.chain.vouchers.get(asked.index)
         self._arrived(blob, asked.index, link, voucher)
-
-    def _bad_piece(self, peer: Peer, blob: Blob, asked: Asked) -> None:
-        """A piece that does not fit its link. The sender is to blame, or the link, if nobody's piece fits.
-
-        Two liars must not be able to talk a node out of a true chain: a link counts as false only if nothing above it,
-        of the same signer, has ever fitted. Whoever forges a state can't bring pieces that fit behind it.
-        """
-        failures = blob.link_failures.setdefault(asked.index, {})
-        failures[peer.contact.node_id] = None
-        self.state.blame(peer, "a piece that does not fit its link", blob, asked.index)
-        voucher = blob.chain.vouchers.get(asked.index) if blob.chain else None
-        if len(failures) < SUSPECT_LINK_AFTER or blob.chain is None or voucher is None:
-            return
-        vouchers = blob.chain.vouchers
-        above = blob.present >> (asked.index + 1) << (asked.index + 1)
-        if not any(i in vouchers and vouchers[i].key == voucher.key for i in indices(above)):
-            for node in failures:
-                self.state.avoided.pop(node, None)
-            blob.link_failures.pop(asked.index, None)
-            self._suspect(blob, voucher, asked.index, for_good=False)
 
     def _arrived(self, blob: Blob, index: int, link: tuple[bytes, bytes], voucher: Vouch | None) -> None:
         """A piece is present now: keep it, tell of it, and see whether it was the last."""
@@ -579,6 +536,7 @@ class Node:
         blob.proven = True
         self.state.stored[blob.digest] = blob.geometry.size
         self.state.out.append(Prove(blob.digest))
+        self.trust.proved(blob)
         if blob.term:
             self.announcer.release(blob, "done")
         for number in blob.neighbours:
@@ -618,56 +576,14 @@ class Node:
         blob = self.state.blobs.get(e.digest)
         if blob is None or blob.chain is None or not blob.pulling >> e.index & 1:
             return
-        if not self._extend(blob, blob.chain, e):
+        if not self.trust.extend(blob, blob.chain, e):
             return
         before = blob.chain.states[e.index]
         blob.computed |= 1 << e.index
+        if blob.refuted:
+            self.trust.computed(blob, e.index)
         self._arrived(blob, e.index, (before, e.after), None)
         self.seeder.stored(blob, e.seconds)
-
-    def _extend(self, blob: Blob, chain: Chain, e: ev.PieceStored) -> bool:
-        """Take in a link that this node computed. Its own computing counts for more than another's voucher."""
-        if e.index in chain.states and not chain.extend(e.index, e.after):
-            if e.index + 1 == chain.count:
-                self._wrong_bytes(blob)
-                return False
-            for link in (e.index, e.index + 1):
-                voucher = chain.vouchers.get(link)
-                if voucher and chain.states.get(e.index + 1, e.after) != e.after:
-                    self._suspect(blob, voucher, link, for_good=True)
-        if e.index in chain.states and chain.extend(e.index, e.after):
-            return True
-        self.seeder.restart(blob)  # what the pull went on from is void
-        return False
-
-    def _suspect(self, blob: Blob, voucher: Vouch, index: int, for_good: bool) -> None:
-        """A vouched link is wrong, or computed from wrong bytes: what rests on that signer is forgotten.
-
-        `for_good`: this node computed the link itself. Else it is word against word, and the signer may be heard again.
-        """
-        self.state.out.append(Blame(b"", voucher.key.hex()[:16], "a link that no piece fits", blob.digest, index))
-        self._void(blob, voucher.key, voucher.term, for_good)
-
-    def _wrong_bytes(self, blob: Blob) -> None:
-        """The chain that this node pulled misses the digest: upstream sent wrong bytes. Take back what was said."""
-        assert blob.geometry and blob.chain
-        signed = (v.term for v in blob.chain.vouchers.values() if v.key == self.state.key)
-        term = max(self.state.voucher_term(blob), *signed, 0)
-        retraction = make_retraction(self.state.sign, self.state.key, blob.digest, term)
-        blob.chain.retract(retraction.key, retraction.term)
-        for number in blob.neighbours:
-            self.state.send(number, retraction)
-        self.announcer.release(blob, "wrong-bytes")
-        blob.alone = False
-        self.seeder.stop(blob)
-        self._drop_all(blob)
-
-    def _drop_all(self, blob: Blob) -> None:
-        """The whole chain is refuted: nothing of it stays."""
-        assert blob.geometry and blob.chain
-        self.downloads.cancel_blob(blob.digest)
-        blob.chain.forget(set(range(blob.geometry.count)))
-        self._lose_pieces(blob, blob.geometry.all)
 
     def _pull_ended(self, e: ev.PullEnded) -> None:
         blob = self.state.blobs.get(e.digest)
@@ -685,52 +601,13 @@ class Node:
             self.state.out.append(Failed(blob.digest, e.reason, e.retry_s))
         self.announcer.track(blob)
 
-    # -- refuted chains ---------------------------------------------------------------------------------------------
-
-    def _on_retract(self, peer: Peer, m: Retract) -> None:
-        blob = self.state.blobs.get(m.digest)
-        if blob is None or blob.chain is None or blob.proven:
-            return
-        if m.term <= blob.chain.retracted.get(m.key, -1):
-            return
-        if not retraction_holds(m, self.state.verify):
-            self.state.blame(peer, "a retraction whose signature is wrong", blob)
-            return
-        lost = self._void(blob, m.key, m.term, True)
-        if lost or m.key in blob.chain.retracted:  # else it could not be remembered, and would go round for ever
-            for number in blob.neighbours:
-                if number != peer.number:
-                    self.state.send(number, m)
-
-    def _void(self, blob: Blob, key: bytes, term: int, for_good: bool) -> int:
-        """Forget what rests on a signer's vouchers; returns those links."""
-        assert blob.chain
-        lost = 0
-        forget = blob.chain.retract if for_good else blob.chain.void
-        for index in forget(key, term, blob.computed):
-            lost |= 1 << index
-        for asked in list(self.downloads.of_blob(blob.digest)):
-            if lost >> asked.index & 1:
-                self.downloads.cancel(asked)
-        self._lose_pieces(blob, lost)
-        return lost
-
-    def _lose_pieces(self, blob: Blob, pieces: int) -> None:
-        lost = blob.lose(pieces)
-        self.uploads.cancel_pieces(blob.digest, pieces)
-        if lost:
-            self.state.out.append(Drop(blob.digest, lost))
-            for number in blob.neighbours:
-                self.state.send(number, self._join_message(blob))
-        blob.left &= blob.present
-
     def give_up(self, digest: bytes) -> list[Command]:
         """The shell gave the blob up after `Failed`: forget it, and what was got of it if the bytes were wrong."""
         self.state.out = []
         blob = self.state.blobs.get(digest)
         if blob and not blob.proven:
             if blob.geometry:
-                self._drop_all(blob)
+                self.trust.drop_all(blob)
             blob.want = None
             self._forget_blob(blob)
         return self.state.out

@@ -19,6 +19,7 @@ from p2pd.swarm.voucher import Sign, Verify, make_voucher
 NEVER = float("inf")
 PROVED_TERM = 1 << 40  # of a voucher for what its signer proved: above every lease's term, so never retracted
 AVOIDED_MAX = 4096
+MET_MAX = 4096  # nodes whose names are remembered, for when one of their signatures turns out false
 
 
 @dataclass(slots=True)
@@ -59,6 +60,7 @@ class State:
     blobs: dict[bytes, Blob] = field(default_factory=dict)
     stored: OrderedDict[bytes, int] = field(default_factory=OrderedDict)  # proven, on disk: digest -> size; newest last
     avoided: dict[bytes, float] = field(default_factory=dict)  # node id -> until when
+    met: OrderedDict[bytes, Contact] = field(default_factory=OrderedDict)  # nodes ever connected; newest last
 
     @property
     def full(self) -> int:
@@ -72,13 +74,21 @@ class State:
     def send(self, peer: int, message: Message) -> None:
         self.out.append(Send(peer, message))
 
-    def blame(self, peer: Peer, reason: str, blob: Blob, index: int = -1) -> None:
+    def blame(self, peer: Peer, reason: str, blob: Blob | None = None, index: int = -1) -> None:
         """Avoid a peer for a while, say why, and end its connection."""
         if len(self.avoided) < AVOIDED_MAX:
             self.avoided[peer.contact.node_id] = self.now + self.settings.avoid_s
+        digest = blob.digest if blob else bytes(32)
         peer.not_before = NEVER  # nothing more is asked of it while the connection ends
-        self.out.append(Blame(peer.contact.node_id, peer.contact.name, reason, blob.digest, index))
+        self.out.append(Blame(peer.contact.node_id, peer.contact.name, reason, digest, index))
         self.out.append(Close(peer.number, reason))
+
+    def meet(self, contact: Contact) -> None:
+        """A node is connected: remember what it calls itself."""
+        self.met[contact.node_id] = contact
+        self.met.move_to_end(contact.node_id)
+        if len(self.met) > MET_MAX:
+            self.met.popitem(last=False)
 
     def is_avoided(self, node_id: bytes) -> bool:
         until = self.avoided.get(node_id)

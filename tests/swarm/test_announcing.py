@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from p2pd.swarm.announcing import HOLD_TOLD_MAX_S, PATIENCE_S
 from p2pd.swarm.commands import Connect, Failed, Pull, SizeHint
 from p2pd.swarm.directory import NEW_S
-from p2pd.swarm.events import ConnectFailed, Members, PeerUp, PullEnded, Stored, Unwant
+from p2pd.swarm.events import ConnectFailed, Evicted, Members, PeerUp, PullEnded, Stored, Unwant
 from p2pd.swarm.messages import Announce, Answer, Holdings, Release, Withdraw
 from p2pd.swarm.rendezvous import highest
 from tests.swarm.fakes import contact, digest_of, key
@@ -175,8 +176,68 @@ def test_nobody_can_get_it(hold_s: int) -> None:
     p = Play()
     p.tracker()
     p.want()
+    p.lease()
+    p.event(PullEnded(BLOB, "denied"))
     p.hear("tracker", Answer(BLOB, -1, b"", 0, False, "denied", hold_s, ()))
     assert p.of(Failed) == [Failed(BLOB, "denied", hold_s)]
+
+
+def test_nobody_can_get_it_and_this_node_could_not_try() -> None:
+    p = Play()
+    p.tracker()
+    p.want(can_pull=False)
+    p.answer(failure="missing")
+    assert p.of(Failed) == [Failed(BLOB, "missing", 0)]
+
+
+def test_a_registrys_pause_is_believed_for_a_limited_time() -> None:
+    p = Play()
+    p.tracker()
+    p.want()
+    p.hear("tracker", Answer(BLOB, -1, b"", 0, False, "limited", 86400, ()))
+    assert p.of(Failed) == [Failed(BLOB, "limited", HOLD_TOLD_MAX_S)]
+
+
+@pytest.mark.parametrize("failure", ["denied", "missing", "unreachable", "wrong-bytes"])
+def test_a_directory_that_says_this_node_has_failed_is_passed_over(failure: str) -> None:
+    """Every wanter has failed, it says; this one has not. The nodes are each other's directories then."""
+    p = Play()
+    p.tracker()
+    p.want()
+    p.wait(0.1)
+    p.answer(failure=failure)
+    assert p.of(Failed) == []
+    assert p.blamed() == [("tracker", "a directory that says this node has failed, which it has not")]
+    p.answer(failure=failure)
+    assert p.of(Failed) == []
+    p.wait(3.0)  # it knows nobody else, so it is its own directory
+    assert p.of(Pull)
+    assert p.blob().term
+
+
+def test_what_was_heard_of_a_failure_is_no_lie_a_moment_later() -> None:
+    """The client asks once more; the directory still knows how the first wish ended."""
+    p = Play()
+    p.tracker()
+    p.want()
+    p.lease()
+    p.event(PullEnded(BLOB, "missing"))
+    p.answer(failure="missing")
+    p.event(Evicted(BLOB))
+    p.want()
+    p.answer(failure="missing")
+    assert p.blamed() == []
+    assert p.of(Failed) == [Failed(BLOB, "missing", 0)]
+
+
+def test_a_directory_under_which_nothing_moves_is_passed_over() -> None:
+    p = wanter("b")
+    p.wait(0)
+    p.answer(holder="b")
+    p.wait(PATIENCE_S - 1)
+    assert p.blamed() == []
+    p.wait(17.0)
+    assert p.blamed() == [("tracker", "a directory under which nothing moves")]
 
 
 def test_a_lease_for_what_is_unwanted_goes_back() -> None:

@@ -395,11 +395,24 @@ def test_a_strangers_retraction_takes_nothing_from_the_seeder() -> None:
 def test_the_higher_term_wins() -> None:
     p = seeder("b", pieces=2)
     p.down("tracker")
+    p.voucher("b", "b", 2, 4, term=2)
     p.join("b", term=2)
     assert p.of(StopPull) == [StopPull(BLOB)]
     assert p.blob().term == 0
     assert p.blob().holder == contact("b").node_id
     assert p.present == [0, 1]
+
+
+def test_a_claim_without_a_link_behind_it_moves_nothing() -> None:
+    """The node asks its directory, and goes on."""
+    p = seeder("b", pieces=2)
+    p.down("tracker")
+    p.join("b", term=1 << 40)
+    p.voucher("b", "another", 2, 4, term=1 << 40)
+    p.have("b", term=1 << 40)
+    assert p.of(StopPull) == []
+    assert p.blob().term == 1
+    assert p.node.deadline <= p.now + 0.5
 
 
 def test_while_there_is_a_tracker_its_word_counts_not_a_neighbours() -> None:
@@ -427,6 +440,7 @@ def test_with_one_term_the_lower_id_wins() -> None:
     for name in set(names) - {"me"}:
         p = seeder(name, pieces=2)
         p.down("tracker")
+        p.voucher(name, name, 2, 4)
         p.join(name, term=1)
         assert bool(p.of(StopPull)) == (names.index(name) < place)
 

@@ -1,0 +1,363 @@
+"""Whose word counts: vouchers that come, contradict each other, or turn out false; and what falls with them.
+
+Between two vouchers that contradict each other the order is:
+1. what this node computed itself from upstream's bytes, and the two ends of the chain, which the digest fixes;
+2. the holder of the lease that a directory named, the newest lease first; the same signer's later term before its
+   earlier one;
+3. of all others the one that came first. The other one is kept, and a dispute settles it where that is possible: see
+   `disputes`.
+
+What loses is kept, within bounds, until the blob is proven: then it convicts its signer, if it holds a link that the
+signer answers for (`evidence`). Before that it is word against word, and only this node acts on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from p2pd.swarm import events as ev
+from p2pd.swarm.announcing import Announcer
+from p2pd.swarm.blob import Blob
+from p2pd.swarm.chain import CONTRADICTS, Chain
+from p2pd.swarm.commands import Blame, Convict, Drop
+from p2pd.swarm.downloads import Asked, Downloads
+from p2pd.swarm.evidence import Accusations, Cases, accusation, accused, false_link
+from p2pd.swarm.messages import Accuse, Join, Retract, Vouch
+from p2pd.swarm.pieces import indices, prefix_end
+from p2pd.swarm.seeding import Seeder
+from p2pd.swarm.state import Peer, State
+from p2pd.swarm.uploads import Uploads
+from p2pd.swarm.voucher import make_retraction, node_id, retraction_holds, voucher_holds
+
+SUSPECT_LINK_AFTER = 2  # nodes whose piece did not fit a link: then the link is the liar, not they
+
+
+class Trust:
+    """One node's judgement of what others signed. `join_message`: what the node says that it has of a blob."""
+
+    def __init__(
+        self,
+        state: State,
+        uploads: Uploads,
+        downloads: Downloads,
+        seeder: Seeder,
+        announcer: Announcer,
+        join_message: Callable[[Blob], Join],
+    ) -> None:
+        self._s = state
+        self._uploads = uploads
+        self._downloads = downloads
+        self._seeder = seeder
+        self._announcer = announcer
+        self._join_message = join_message
+        self._accusations = Accusations()
+        self.cases = Cases()
+
+    # -- vouchers that come -----------------------------------------------------------------------------------------
+
+    def vouched(self, peer: Peer, m: Vouch) -> None:
+        """A peer hands on a voucher."""
+        blob = self._s.blobs.get(m.digest)
+        if blob is None or blob.chain is None or blob.geometry is None or blob.complete:
+            return
+        chain = blob.chain
+        if all(chain.vouchers.get(index) == m for index in m.links):
+            return
+        problem = chain.accepts(m, blob.geometry.size)
+        if problem not in (None, CONTRADICTS) or self.cases.is_barred(m.key, self._s.now):
+            self._of_no_use(peer, blob, m)
+            return
+        if m.signature in blob.doubted.vouchers and (problem or not self._outranks(blob, m)):
+            self._of_no_use(peer, blob, m)
+            return
+        if problem is None and all(index in chain.vouchers for index in m.links):
+            return  # nothing new in it: not worth a check of its signature
+        if problem and not blob.doubted.has_room_for(m) and not self._outranks(blob, m):
+            self._of_no_use(peer, blob, m)
+            return
+        if not voucher_holds(m, self._s.verify):
+            self._s.blame(peer, "a voucher whose signature is wrong", blob, m.first)
+            return
+        if problem is None:
+            chain.add(m)
+        elif self._outranks(blob, m):
+            self._displace(blob, m, peer.number)
+        else:
+            blob.doubted.keep([m])
+            self._of_no_use(peer, blob, m)
+
+    def holder_named(self, blob: Blob) -> None:
+        """A directory named a holder that this node did not know of: what it signed may count now."""
+        if blob.chain is None or blob.geometry is None or blob.complete:
+            return
+        for voucher in list(blob.doubted.vouchers.values()):
+            if node_id(voucher.key) != blob.holder or self.cases.is_barred(voucher.key, self._s.now):
+                continue
+            if blob.chain.accepts(voucher, blob.geometry.size) == CONTRADICTS and self._outranks(blob, voucher):
+                self._displace(blob, voucher, -1)
+
+    def _of_no_use(self, peer: Peer, blob: Blob, m: Vouch) -> None:
+        """What this peer has rests on another chain than ours. It need not know."""
+        neighbour = blob.neighbours.get(peer.number)
+        if neighbour is None or blob.geometry is None:
+            return
+        bits = ((1 << len(m.links)) - 1) << m.first
+        blob.neighbour_lacks(neighbour, bits & blob.geometry.all)
+        for index in m.links:
+            for asked in self._downloads.of_piece(blob.digest, index):
+                if asked.peer == peer.number:
+                    self._downloads.cancel(asked)
+
+    def _rank(self, blob: Blob, voucher: Vouch) -> int:
+        """The term of the lease that a directory named this signer for, if it signed under it; else 0."""
+        term = blob.holders.get(node_id(voucher.key), 0)
+        return term if voucher.term >= term else 0
+
+    def _outranks(self, blob: Blob, m: Vouch) -> bool:
+        """Whether a voucher that contradicts the chain counts for more than all that it contradicts."""
+        chain, rank = blob.chain, self._rank(blob, m)
+        assert chain
+        for place in chain.contradicted(m):
+            if place in (0, chain.count) or blob.computed >> max(0, place - 1) & 0b11:
+                return False
+            against = [chain.vouchers[i] for i in (place - 1, place) if i in chain.vouchers]
+            if not against:
+                return False
+            for other in against:
+                newer = m.term > other.term if other.key == m.key else rank > self._rank(blob, other)
+                if not newer:
+                    return False
+        return True
+
+    def _displace(self, blob: Blob, m: Vouch, bringer: int) -> None:
+        """A voucher that counts for more: what contradicts it falls, and what stands on that. The others hear of it."""
+        chain = blob.chain
+        assert chain
+        lowest = chain.contradicted(m)[0] - 1
+        rank = self._rank(blob, m)
+        weaker = {i for i in range(lowest, chain.count)}
+        weaker -= {i for i, v in chain.vouchers.items() if v.key != self._s.key and self._rank(blob, v) >= rank}
+        signers = {chain.vouchers[i].key for i in (lowest, lowest + 1) if i in chain.vouchers}
+        self._forget(blob, weaker)
+        for key in signers:
+            self._blame_signer(key, "vouched for other states than the holder of the lease", blob, lowest)
+        if chain.accepts(m, m.size) is None:
+            chain.add(m)
+            for number in blob.neighbours:
+                if number != bringer:
+                    self._s.send(number, m)
+
+    # -- pieces that do not fit -------------------------------------------------------------------------------------
+
+    def bad_piece(self, peer: Peer, blob: Blob, asked: Asked) -> None:
+        """A piece that does not fit its link. The sender is to blame, or the link, if nobody's piece fits.
+
+        Two liars must not be able to talk a node out of a true chain: a link counts as false only if nothing above it,
+        of the same signer, has ever fitted. Whoever forges a state can't bring pieces that fit behind it.
+        """
+        failures = blob.link_failures.setdefault(asked.index, {})
+        failures[peer.contact.node_id] = None
+        self._s.blame(peer, "a piece that does not fit its link", blob, asked.index)
+        voucher = blob.chain.vouchers.get(asked.index) if blob.chain else None
+        if voucher is None or blob.chain is None:
+            return
+        if voucher.key == peer.key:
+            # Its own piece does not fit its own link: whatever of the two is wrong, it will not seed this to the end.
+            blob.betrayed_by = peer.contact.node_id
+            self._announcer.track(blob)
+        if len(failures) < SUSPECT_LINK_AFTER:
+            return
+        vouchers = blob.chain.vouchers
+        above = blob.present >> (asked.index + 1) << (asked.index + 1)
+        if not any(i in vouchers and vouchers[i].key == voucher.key for i in indices(above)):
+            for node in failures:
+                self._s.avoided.pop(node, None)
+            blob.link_failures.pop(asked.index, None)
+            self._suspect(blob, voucher, asked.index, for_good=False)
+
+    def _suspect(self, blob: Blob, voucher: Vouch, index: int, for_good: bool) -> None:
+        """A vouched link is wrong, or computed from wrong bytes: what rests on that signer is forgotten.
+
+        `for_good`: this node computed the link itself. Else it is word against word, and the signer may be heard again.
+        """
+        self._blame_signer(voucher.key, "a link that no piece fits", blob, index)
+        self._void(blob, voucher.key, voucher.term, for_good)
+
+    def _blame_signer(self, key: bytes, reason: str, blob: Blob, index: int) -> None:
+        self._s.out.append(Blame(b"", key.hex()[:16], reason, blob.digest, index))
+
+    # -- this node's own pull ---------------------------------------------------------------------------------------
+
+    def extend(self, blob: Blob, chain: Chain, e: ev.PieceStored) -> bool:
+        """Take in a link that this node computed. Its own computing counts for more than another's voucher."""
+        if e.index in chain.states and not chain.extend(e.index, e.after):
+            if e.index + 1 == chain.count:
+                self._missed(blob, chain)
+                return False
+            for link in (e.index, e.index + 1):
+                voucher = chain.vouchers.get(link)
+                if voucher and chain.states.get(e.index + 1, e.after) != e.after:
+                    self._suspect(blob, voucher, link, for_good=True)
+        if e.index in chain.states and chain.extend(e.index, e.after):
+            return True
+        self._seeder.restart(blob)  # what the pull went on from is void
+        return False
+
+    def computed(self, blob: Blob, index: int) -> None:
+        """This node computed a link: if others believe in another one, they hear of it."""
+        chain = blob.chain
+        assert chain
+        before, after = blob.refuted.pop(index, (b"", b""))
+        if before != chain.states[index] or after == chain.states[index + 1]:
+            return
+        blob.refuted.clear()  # above it nothing has a state-before that is true
+        for voucher in self._s.vouchers_for(blob, index):
+            for number in blob.neighbours:
+                self._s.send(number, voucher)
+
+    def _missed(self, blob: Blob, chain: Chain) -> None:
+        """The chain misses the digest. Upstream sent wrong bytes, if this node pulled all of it; else the links below
+        its own may be the false ones, and it begins anew where they begin."""
+        first = prefix_end(blob.computed, 0)
+        if first >= chain.count - 1:
+            self._wrong_bytes(blob)
+            return
+        self._s.out.append(
+            Blame(b"", "", "a chain that misses the digest: its last piece was pulled here", blob.digest, first)
+        )
+        for index in range(first, chain.count):
+            link = chain.link(index)
+            if link and index in chain.vouchers:
+                blob.refuted[index] = link
+        signers = {v.key: v.term for v in sorted(chain.vouchers.values(), key=lambda v: v.term)}
+        signers.pop(self._s.key, None)
+        self._take_back(blob)
+        lost = set(range(first, chain.count))
+        self._forget(blob, lost)
+        for key, term in signers.items():
+            chain.retract(key, term, blob.computed)
+        assert blob.geometry
+        above = blob.geometry.all >> first << first
+        for neighbour in blob.neighbours.values():
+            blob.neighbour_lacks(neighbour, above)
+        self._seeder.restart(blob)
+
+    def _take_back(self, blob: Blob) -> None:
+        """Tell the others that this node's own vouchers for the blob are void."""
+        assert blob.chain
+        signed = (v.term for v in blob.chain.vouchers.values() if v.key == self._s.key)
+        term = max(self._s.voucher_term(blob), *signed, 0)
+        retraction = make_retraction(self._s.sign, self._s.key, blob.digest, term)
+        blob.chain.retract(retraction.key, retraction.term, blob.computed)
+        for number in blob.neighbours:
+            self._s.send(number, retraction)
+
+    def _wrong_bytes(self, blob: Blob) -> None:
+        """All of the chain is this node's own, and misses the digest: upstream sent wrong bytes."""
+        assert blob.geometry
+        self._take_back(blob)
+        self._announcer.release(blob, "wrong-bytes")
+        blob.alone = False
+        self._seeder.stop(blob)
+        self.drop_all(blob)
+
+    # -- what falls -------------------------------------------------------------------------------------------------
+
+    def retracted(self, peer: Peer, m: Retract) -> None:
+        blob = self._s.blobs.get(m.digest)
+        if blob is None or blob.chain is None or blob.proven:
+            return
+        if m.term <= blob.chain.retracted.get(m.key, -1):
+            return
+        if not retraction_holds(m, self._s.verify):
+            self._s.blame(peer, "a retraction whose signature is wrong", blob)
+            return
+        lost = self._void(blob, m.key, m.term, True)
+        if lost or m.key in blob.chain.retracted:  # else it could not be remembered, and would go round for ever
+            for number in blob.neighbours:
+                if number != peer.number:
+                    self._s.send(number, m)
+
+    def drop_all(self, blob: Blob) -> None:
+        """The whole chain is refuted: nothing of it stays."""
+        assert blob.geometry
+        self._downloads.cancel_blob(blob.digest)
+        self._forget(blob, set(range(blob.geometry.count)), keep_own=False)
+
+    def _void(self, blob: Blob, key: bytes, term: int, for_good: bool) -> int:
+        """Forget what rests on a signer's vouchers; returns those links."""
+        assert blob.chain
+        self._doubt(blob, blob.chain.vouchers.values())
+        forget = blob.chain.retract if for_good else blob.chain.void
+        return self._lose_links(blob, forget(key, term, blob.computed))
+
+    def _forget(self, blob: Blob, links: set[int], keep_own: bool = True) -> int:
+        assert blob.chain
+        self._doubt(blob, blob.chain.vouchers.values())
+        return self._lose_links(blob, blob.chain.forget(links, blob.computed if keep_own else 0))
+
+    def _doubt(self, blob: Blob, vouchers: Iterable[Vouch]) -> None:
+        """Keep vouchers until the blob is proven. Those that are true will say so then."""
+        blob.doubted.keep(v for v in vouchers if v.key != self._s.key)
+
+    def _lose_links(self, blob: Blob, links: set[int]) -> int:
+        lost = 0
+        for index in links:
+            lost |= 1 << index
+        for asked in list(self._downloads.of_blob(blob.digest)):
+            if lost >> asked.index & 1:
+                self._downloads.cancel(asked)
+        pieces = blob.lose(lost)
+        self._uploads.cancel_pieces(blob.digest, lost)
+        if pieces:
+            self._s.out.append(Drop(blob.digest, pieces))
+            for number in blob.neighbours:
+                self._s.send(number, self._join_message(blob))
+        blob.left &= blob.present
+        return lost
+
+    # -- evidence ---------------------------------------------------------------------------------------------------
+
+    def proved(self, blob: Blob) -> None:
+        """The chain is proven: see who signed something else."""
+        assert blob.chain
+        if blob.doubted.vouchers:
+            for voucher, index in blob.doubted.judge(blob.chain.states):
+                self._convict(blob, voucher, index, -1)
+            blob.doubted.vouchers.clear()
+        blob.refuted.clear()
+
+    def accused(self, peer: Peer, m: Accuse) -> None:
+        """A peer shows a voucher: it counts for what it shows to this node, and not at all for who shows it."""
+        blob = self._s.blobs.get(m.digest)
+        if blob is None or blob.chain is None or blob.geometry is None or m.size != blob.geometry.size:
+            return
+        if self.cases.knows(m.key, m.digest) or not self._accusations.admits(peer.number, self._s.now):
+            return
+        voucher = accused(m)
+        if not blob.proven:
+            if blob.doubted.has_room_for(voucher) and voucher_holds(voucher, self._s.verify):
+                blob.doubted.keep([voucher])
+            return
+        if len(blob.chain.states) != blob.chain.count + 1:
+            return  # its states are being computed
+        index = false_link(voucher, blob.chain.states)
+        if index is None or not voucher_holds(voucher, self._s.verify):
+            self._s.blame(peer, "an accusation that the proven chain does not bear out", blob)
+            return
+        self._convict(blob, voucher, index, peer.number)
+
+    def peer_down(self, peer: int) -> None:
+        self._accusations.forget(peer)
+
+    def _convict(self, blob: Blob, voucher: Vouch, index: int, bringer: int) -> None:
+        served_right = not blob.upstream or voucher.upstream == blob.upstream
+        cases = self.cases.add(voucher.key, voucher.digest, self._s.now, served_right)
+        if not cases:
+            return
+        contact = self._s.met.get(node_id(voucher.key))
+        self._s.out.append(Convict(voucher, index, contact, cases))
+        shown = accusation(voucher)
+        for number in blob.neighbours:
+            if number != bringer:
+                self._s.send(number, shown)

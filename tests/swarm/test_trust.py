@@ -1,0 +1,309 @@
+"""Playbooks of whose word counts: contradictions, chains that miss the digest, evidence, accusations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from p2pd.swarm import commands as cmd
+from p2pd.swarm.events import PieceStored, PullEnded
+from p2pd.swarm.evidence import accusation
+from p2pd.swarm.messages import Accuse, Release, Retract, Vouch
+from tests.swarm.fakes import contact, digest_of, key, true_states, vouch
+from tests.swarm.play import ALL, BLOB, COUNT, SIZE, STATES, Play, seeder, wanter
+
+FORGED = [STATES[0], *true_states(digest_of("forged"), COUNT)[1:COUNT], BLOB]
+
+
+def forged_from(seam: int) -> list[bytes]:
+    """True states up to one, then a liar's own up to the digest."""
+    return [*STATES[: seam + 1], *FORGED[seam + 1 :]]
+
+
+def hungry(*neighbours: str, holder: str = "") -> Play:
+    """A node that wants the blob and knows no link yet; its neighbours have all of it."""
+    p = Play(at_one_uploader=COUNT, requests_least=COUNT)
+    p.tracker()
+    p.want()
+    p.wait(0)
+    for name in neighbours:
+        p.up(name)
+    if holder:
+        p.answer(holder=holder, term=3)
+    return p
+
+
+def fetch(p: Play, name: str, *pieces: int) -> None:
+    """These come from a neighbour, and hold."""
+    p.join(name, *pieces)
+    for index in pieces:
+        for asked in p.node.downloads.of_piece(BLOB, index):
+            if p.names[asked.peer] == name:
+                p.checked(name, asked.rid)
+
+
+def convicted(p: Play) -> list[tuple[bytes, int]]:
+    return [(c.voucher.key, c.index) for c in p.ever if isinstance(c, cmd.Convict)]
+
+
+# -- contradictions ---------------------------------------------------------------------------------------------------
+
+
+def test_two_vouchers_that_meet_make_no_link() -> None:
+    """Else nobody would have signed the false one between them."""
+    p = hungry("b")
+    p.voucher("b", "seeder", 0, 3)
+    p.hear("b", vouch("liar", BLOB, SIZE, 4, FORGED[4:]))
+    p.join("b", 3)
+    [(rid, index)] = p.asked()["b"]
+    assert index == 3
+    assert p.node.link(p.numbers["b"], rid) is None
+
+
+def test_the_holder_counts_for_more_than_a_stranger_who_spoke_first() -> None:
+    p = hungry("b", "c", holder="holder")
+    p.voucher("b", "stranger", 0, 8, states=FORGED)
+    fetch(p, "b", 0, 1, 2)
+    assert p.present == [0, 1, 2]
+    voucher = p.voucher("c", "holder", 0, 4, term=3)
+    assert p.present == []
+    assert p.of(cmd.Drop) == [cmd.Drop(BLOB, 0b111)]
+    assert p.blob().chain.link(3) == (STATES[3], STATES[4])
+    assert p.blob().chain.vouchers[0] == voucher
+    fetch(p, "c", *range(4))
+    assert p.present == [0, 1, 2, 3]
+
+
+def test_the_strangers_true_beginning_stays() -> None:
+    p = hungry("b", "c", holder="holder")
+    p.voucher("b", "stranger", 0, 8, states=forged_from(5))
+    fetch(p, "b", 0, 1, 2, 3, 4, 5, 6)
+    p.join("c")
+    p.voucher("c", "holder", 0, 7, term=3)
+    assert p.present == [0, 1, 2, 3, 4]
+    assert p.blob().chain.link(5) == (STATES[5], STATES[6])
+
+
+def test_the_neighbours_hear_of_it() -> None:
+    p = hungry("b", "c", "d", holder="holder")
+    p.join("d")
+    p.voucher("b", "stranger", 0, 8, states=FORGED)
+    voucher = p.voucher("c", "holder", 0, 4, term=3)
+    assert p.sent("d", Vouch) == [voucher]
+    assert p.sent("c", Vouch) == []
+
+
+def test_the_newer_holder_counts_for_more_than_the_older_one() -> None:
+    p = hungry("b", "c", holder="first")
+    p.voucher("b", "first", 0, 8, states=FORGED, term=3)
+    p.answer(holder="second", term=4)
+    p.voucher("c", "second", 0, 4, term=4)
+    assert p.blob().chain.link(0) == (STATES[0], STATES[1])
+    p.voucher("b", "first", 2, 8, states=FORGED, term=9)  # above its own lease's term: that is no holder's word
+    assert p.blob().chain.link(2) == (STATES[2], STATES[3])
+
+
+def test_a_holders_earlier_term_is_a_strangers_word() -> None:
+    """What it took back, and somebody replays."""
+    p = hungry("b", "c", holder="holder")
+    p.voucher("b", "holder", 0, 8, states=FORGED, term=1)
+    p.voucher("c", "holder", 0, 4, term=3)
+    assert p.blob().chain.link(0) == (STATES[0], STATES[1])
+    p.voucher("b", "holder", 0, 8, states=FORGED, term=2)
+    assert p.blob().chain.link(0) == (STATES[0], STATES[1])
+
+
+def test_between_strangers_the_first_one_stays() -> None:
+    p = hungry("b", "c")
+    p.voucher("b", "one", 0, 8)
+    p.voucher("c", "two", 0, 8, states=FORGED)
+    assert p.blob().chain.link(0) == (STATES[0], STATES[1])
+    assert p.blamed() == []
+
+
+def test_who_was_not_known_as_the_holder_is_heard_once_it_is() -> None:
+    p = hungry("b", "c")
+    p.voucher("b", "stranger", 0, 8, states=FORGED)
+    p.voucher("c", "holder", 0, 8, term=3)
+    assert p.blob().chain.link(0) == (FORGED[0], FORGED[1])
+    p.answer(holder="holder", term=3)
+    assert p.blob().chain.link(0) == (STATES[0], STATES[1])
+
+
+def test_nobodys_word_counts_for_more_than_own_computing() -> None:
+    p = seeder("b", pieces=4)
+    p.answer(holder="b", term=9)
+    p.voucher("b", "b", 0, 8, states=FORGED, term=9)
+    assert p.present == [0, 1, 2, 3]
+    assert p.blob().chain.link(0) == (STATES[0], STATES[1])
+
+
+def test_the_ends_of_the_chain_are_nobodys_to_change() -> None:
+    p = hungry("b", holder="holder")
+    p.voucher("b", "holder", 8, 10, states=[*STATES[:10], bytes(32)], term=3)
+    p.voucher("b", "holder", 0, 1, states=[bytes(32), STATES[1]], term=3)
+    assert p.blob().chain.states == {0: STATES[0], COUNT: BLOB}
+
+
+# -- a chain that misses the digest -----------------------------------------------------------------------------------
+
+
+def heir() -> Play:
+    """A node that got all but the last piece on a liar's word, and the lease then."""
+    p = hungry("b", "c", holder="liar")
+    p.join("c")
+    p.voucher("b", "liar", 0, 10, states=forged_from(4), term=3)
+    fetch(p, "b", *range(COUNT - 1))
+    assert len(p.present) == COUNT - 1
+    p.lease(term=4, fresh=False)
+    p.wait(1.1)
+    assert p.of(cmd.Pull) == [cmd.Pull(BLOB, COUNT - 1, COUNT, FORGED[COUNT - 1])]
+    return p
+
+
+def test_an_heir_whose_last_piece_does_not_fit_begins_anew_and_keeps_the_lease() -> None:
+    p = heir()
+    p.event(PieceStored(BLOB, COUNT - 1, bytes(32), 0.01))
+    assert p.of(cmd.Drop) == [cmd.Drop(BLOB, ALL >> 1)]
+    assert p.told(Release) == {}
+    assert p.of(cmd.StopPull)
+    assert p.blob().term == 4
+    p.event(PullEnded(BLOB, "stopped"))
+    assert p.of(cmd.Pull) == [cmd.Pull(BLOB, 0, COUNT, STATES[0])]
+
+
+def test_the_first_link_that_differs_is_told_at_once() -> None:
+    p = heir()
+    p.event(PieceStored(BLOB, COUNT - 1, bytes(32), 0.01))
+    p.event(PullEnded(BLOB, "stopped"))
+    for index in range(4):
+        p.stored(index)
+        assert p.told(Vouch) == {}
+    p.stored(4)
+    [voucher] = p.sent("c", Vouch)
+    assert voucher.key == key("me")
+    assert 4 in voucher.links
+    assert voucher.states[4 - voucher.first : 6 - voucher.first] == (STATES[4], STATES[5])
+    p.stored(5)
+    assert p.told(Vouch) == {}
+
+
+def test_in_the_end_it_convicts_the_liar_and_nobody_else() -> None:
+    p = heir()
+    p.event(PieceStored(BLOB, COUNT - 1, bytes(32), 0.01))
+    p.event(PullEnded(BLOB, "stopped"))
+    p.stored(*range(COUNT))
+    assert p.of(cmd.Prove)
+    assert convicted(p) == [(key("liar"), 4)]
+    [shown] = p.sent("c", Accuse)
+    assert shown.key == key("liar")
+
+
+def test_who_pulled_all_of_it_blames_upstream_and_takes_its_word_back() -> None:
+    p = seeder("b", pieces=0)
+    wrong = [*true_states(bytes(32), COUNT)[:COUNT], bytes(32)]
+    p.stored(*range(COUNT), states=wrong)
+    assert p.sent("b", Retract)
+    assert p.sent("tracker", Release) == [Release(BLOB, 1, "wrong-bytes", 0)]
+
+
+def test_a_holder_whose_piece_does_not_fit_its_own_link_is_told_of_at_once() -> None:
+    p = hungry("liar", holder="liar")
+    p.voucher("liar", "liar", 0, 10, states=FORGED, term=3)
+    p.join("liar", 9)
+    [(rid, _)] = p.asked()["liar"]
+    p.checked("liar", rid, held=False)
+    p.wait(0)
+    [announce] = [m for m in p.sent("tracker") if getattr(m, "stuck", False)]
+    assert announce.wanting
+
+
+# -- evidence ---------------------------------------------------------------------------------------------------------
+
+
+def proven(*neighbours: str) -> Play:
+    """A node that proved the blob, on an honest holder's word."""
+    p = hungry("seeder", *neighbours, holder="seeder")
+    for name in neighbours:
+        p.join(name)
+    p.voucher("seeder", "seeder", 0, 10, term=3)
+    fetch(p, "seeder", *range(COUNT))
+    assert p.blob().proven
+    return p
+
+
+def test_a_voucher_that_contradicted_convicts_when_the_blob_is_proven() -> None:
+    p = hungry("seeder", "liar", holder="seeder")
+    p.voucher("seeder", "seeder", 0, 10, term=3)
+    p.voucher("liar", "liar", 2, 6, states=forged_from(3))
+    assert convicted(p) == []
+    fetch(p, "seeder", *range(COUNT))
+    [c] = [c for c in p.ever if isinstance(c, cmd.Convict)]
+    assert (c.voucher.key, c.index, c.cases) == (key("liar"), 3, 1)
+    assert c.contact == contact("liar")
+    assert not p.node.state.is_avoided(contact("liar").node_id)  # named; once is no reason for more
+
+
+def test_an_accusation_is_checked_and_handed_on() -> None:
+    p = proven("b", "c")
+    shown = accusation(vouch("liar", BLOB, SIZE, 2, forged_from(3)[2:6]))
+    p.hear("b", shown)
+    assert convicted(p) == [(key("liar"), 3)]
+    assert p.sent("c", Accuse) == [shown]
+    assert p.sent("b", Accuse) == []
+    p.hear("c", shown)
+    assert p.done == []  # known
+
+
+def test_a_false_accusation_falls_back_on_who_brings_it() -> None:
+    for shown in (
+        accusation(vouch("seeder", BLOB, SIZE, 2, STATES[2:6])),  # true links
+        replace(accusation(vouch("liar", BLOB, SIZE, 2, forged_from(3)[2:6])), key=key("seeder")),  # another's hand
+        accusation(vouch("heir", BLOB, SIZE, 4, FORGED[4:8])),  # a state-before that nobody vouched for truly
+    ):
+        p = proven("b", "c")
+        p.hear("b", shown)
+        assert convicted(p) == []
+        assert p.blamed() == [("b", "an accusation that the proven chain does not bear out")]
+        assert not p.node.state.is_avoided(contact("seeder").node_id)
+        assert p.told(Accuse) == {}
+
+
+def test_who_has_not_proved_the_blob_believes_nothing_and_judges_later() -> None:
+    p = hungry("seeder", "b", holder="seeder")
+    p.join("b")
+    p.voucher("seeder", "seeder", 0, 10, term=3)
+    shown = accusation(vouch("liar", BLOB, SIZE, 2, forged_from(3)[2:6]))
+    p.hear("b", shown)
+    p.hear("b", accusation(vouch("innocent", BLOB, SIZE, 2, STATES[2:6])))
+    assert p.done == []
+    fetch(p, "seeder", *range(COUNT))
+    assert convicted(p) == [(key("liar"), 3)]
+
+
+def test_accusations_beyond_the_bound_are_passed_over() -> None:
+    p = proven("b")
+    for number in range(40):
+        p.hear("b", accusation(vouch(f"liar {number}", BLOB, SIZE, 2, forged_from(3)[2:6])))
+    assert len(convicted(p)) == 16
+    assert p.blamed() == []
+
+
+def test_the_word_of_who_was_convicted_twice_is_refused() -> None:
+    p = proven("b")
+    cases = p.node.trust.cases
+    cases.add(key("liar"), digest_of("1"), p.now)
+    cases.add(key("liar"), digest_of("2"), p.now)
+    q = hungry("b", "liar", holder="liar")
+    q.node.trust.cases = cases
+    q.voucher("b", "liar", 0, 8, states=FORGED, term=3)
+    assert q.blob().chain.states == {0: STATES[0], COUNT: BLOB}
+
+
+def test_a_flood_of_true_vouchers_costs_no_signature_check() -> None:
+    p = wanter("b")
+    checked = []
+    verify = p.node.state.verify
+    p.node.state.verify = lambda *a: checked.append(a) or verify(*a)
+    for term in range(2, 50):
+        p.voucher("b", "b", 0, 10, term=term)
+    assert checked == []
