@@ -24,6 +24,7 @@ class Neighbour:
     have: int = 0
     wanting: bool = False
     term: int = 0  # of the lease that it says it holds
+    excused: bool = False  # it sent a piece of a chain that had fallen, once
     shown: dict[int, float] = field(default_factory=dict)  # pieces this seeder showed to it alone -> when
 
 
@@ -78,6 +79,7 @@ class Blob:
     holders: dict[bytes, int] = field(default_factory=dict)  # node -> the highest term of its that a directory named
     doubted: Doubted = field(default_factory=Doubted)
     refuted: dict[int, tuple[bytes, bytes]] = field(default_factory=dict)  # links of a chain that missed the digest
+    fallen: int = 0  # pieces whose links this node believed in, and then did not
     betrayed_by: bytes = b""  # whose own piece did not fit its own link
     link_failures: dict[int, dict[bytes, None]] = field(default_factory=dict)  # link -> nodes whose piece did not fit
 

@@ -155,6 +155,12 @@ class Trust:
         Two liars must not be able to talk a node out of a true chain: a link counts as false only if nothing above it,
         of the same signer, has ever fitted. Whoever forges a state can't bring pieces that fit behind it.
         """
+        neighbour = blob.neighbours.get(peer.number)
+        if neighbour and not neighbour.excused and blob.fallen >> asked.index & 1:
+            # It may not have heard yet that the chain which it got this on has fallen: not for its piece's sake.
+            neighbour.excused = True
+            blob.neighbour_lacks(neighbour, blob.fallen)
+            return
         failures = blob.link_failures.setdefault(asked.index, {})
         failures[peer.contact.node_id] = None
         self._s.blame(peer, "a piece that does not fit its link", blob, asked.index)
@@ -308,6 +314,8 @@ class Trust:
             if lost >> asked.index & 1:
                 self._downloads.cancel(asked)
         pieces = blob.lose(lost)
+        blob.fallen |= lost
+        self._downloads.look()
         self._uploads.cancel_pieces(blob.digest, lost)
         if pieces:
             self._s.out.append(Drop(blob.digest, pieces))

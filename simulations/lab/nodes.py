@@ -18,6 +18,7 @@ from simulations.lab.netns import Member, socket_in
 from simulations.lab.process import Process, free_port
 
 BIN = Path(sys.executable).parent
+ROOT = Path(__file__).resolve().parents[2]
 
 MIRROR_PORT, PEERS_PORT, ADMIN_PORT, TRACKER_PORT = 9580, 9581, 9582, 9590  # in namespaces: the defaults
 
@@ -103,7 +104,7 @@ def merged(*parts: Settings) -> dict[str, dict[str, object]]:
 
 
 class Node:
-    """One p2pd daemon. Its state directory stays over restarts, and so do its ports."""
+    """One p2pd daemon. Its state directory stays over restarts, and so do its ports. `program`: what runs for it."""
 
     def __init__(
         self,
@@ -115,6 +116,7 @@ class Node:
         member: Member | None = None,
         mdns: bool = False,
         settings: Settings | None = None,
+        program: Sequence[str | Path] = (BIN / "p2pd",),
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.name, self.directory = name, directory
@@ -138,8 +140,14 @@ class Node:
         }
         self.config = directory / "p2pd.toml"
         self.config.write_text(toml(merged(own, settings or {})))
-        command = [BIN / "p2pd", "run", "--config", self.config]
-        self.process = Process(name, command, directory / "p2pd.log", prefix=member.prefix if member else ())
+        command = [*program, "run", "--config", self.config]
+        self.process = Process(
+            name,
+            command,
+            directory / "p2pd.log",
+            prefix=member.prefix if member else (),
+            env={"PYTHONPATH": str(ROOT)},
+        )
 
     def start(self, *, wait: bool = True) -> None:
         """Starts it, and waits until it says that it is ready."""
@@ -187,14 +195,27 @@ class Node:
 class Tracker:
     """One p2pd-tracker. `address` is what nodes are given."""
 
-    def __init__(self, directory: Path, name: str, *, member: Member | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        name: str,
+        *,
+        member: Member | None = None,
+        program: Sequence[str | Path] = (BIN / "p2pd-tracker",),
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.name = name
         self._namespace = member.namespace if member else None
         self._host, self._port = (member.address, TRACKER_PORT) if member else ("127.0.0.1", free_port())
         self.address = f"{self._host}:{self._port}"
-        command = [BIN / "p2pd-tracker", "run", "--listen", self.address, "--insecure"]
-        self.process = Process(name, command, directory / f"{name}.log", prefix=member.prefix if member else ())
+        command = [*program, "run", "--listen", self.address, "--insecure"]
+        self.process = Process(
+            name,
+            command,
+            directory / f"{name}.log",
+            prefix=member.prefix if member else (),
+            env={"PYTHONPATH": str(ROOT)},
+        )
 
     def start(self, *, wait: bool = True) -> None:
         """Starts it, and waits until it takes connections."""

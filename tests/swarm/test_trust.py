@@ -69,6 +69,20 @@ def test_the_holder_counts_for_more_than_a_stranger_who_spoke_first() -> None:
     assert p.of(cmd.Drop) == [cmd.Drop(BLOB, 0b111)]
     assert p.blob().chain.link(3) == (STATES[3], STATES[4])
     assert p.blob().chain.vouchers[0] == voucher
+    stale = dict((index, rid) for rid, index in p.asked()["b"])  # b has not heard of it yet
+    p.checked("b", stale[0], held=False)
+    assert p.blamed() == []
+    assert p.blob().neighbours[p.numbers["b"]].have == 0
+    p.checked("b", stale[1], held=False)
+    assert p.blamed() == [("b", "a piece that does not fit its link")]  # it should have by now
+
+
+def test_what_had_fallen_comes_from_others() -> None:
+    p = hungry("b", "c", holder="holder")
+    p.voucher("b", "stranger", 0, 8, states=FORGED)
+    fetch(p, "b", 0, 1, 2)
+    p.down("b")
+    p.voucher("c", "holder", 0, 4, term=3)
     fetch(p, "c", *range(4))
     assert p.present == [0, 1, 2, 3]
 
