@@ -10,6 +10,10 @@ JOBS ?= 2
 # End-to-end tests need root. `make test P2PD_E2E=` leaves them out.
 P2PD_E2E ?= required
 
+# Of `make fuzz`: for each target, and which (all, if none is named).
+SECONDS ?= 60
+TARGETS ?=
+
 # What `make run` leaves in the checkout: the hosts directory for `ctr`, and the state of a node that is not root's.
 LAB := $(CURDIR)/.lab
 IMAGE ?= docker.io/library/debian:12
@@ -21,7 +25,7 @@ RUN_OPTIONS ?= --set node.state_dir=$(LAB)/state --set node.control=$(LAB)/contr
 CONTROL_OPTION = $() --control $(LAB)/control.sock
 endif
 
-.PHONY: help install apt run test demo bench lint lock clean
+.PHONY: help install apt run test fuzz demo bench lint lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,6 +59,10 @@ test: install apt lint ## lint and all tests, the end-to-end ones last (as root)
 	$(BIN)/pytest -m 'not e2e' -n $(JOBS) --dist worksteal
 	P2PD_E2E=$(P2PD_E2E) $(BIN)/pytest -m e2e
 
+fuzz: install ## let atheris look for inputs that the parsers do not take, SECONDS= for each target (not in the gate)
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-fuzz.lock
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(TARGETS)
+
 demo: install apt ## watch eight nodes pull one image from one upstream (as root)
 	$(BIN)/python -m tests.demo
 
@@ -70,8 +78,9 @@ lint: install ## check the style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-lock: ## write requirements.lock anew from pyproject.toml (needs pip-tools)
+lock: ## write the lock files anew from pyproject.toml (needs pip-tools)
 	pip-compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --extra dev --extra sim --allow-unsafe --strip-extras -o requirements.lock pyproject.toml
+	pip-compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --extra fuzz --constraint requirements.lock --allow-unsafe --strip-extras -o requirements-fuzz.lock pyproject.toml
 
 clean: ## remove what make made
 	rm -rf $(VENV) .lab build dist *.egg-info

@@ -21,6 +21,8 @@ TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 HOST = re.compile(r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9.-]{0,251}[a-zA-Z0-9])?|\[[0-9a-fA-F:.]{2,45}\])(?::[0-9]{1,5})?")
 
+MEDIA_TYPE = re.compile(r"[a-zA-Z0-9][\w!#$&^.+-]{0,126}/[a-zA-Z0-9][\w!#$&^.+-]{0,126}", re.ASCII)  # RFC 6838, 4.2
+
 NAME_LENGTH_MAX = 255  # distribution-spec: "many clients impose a limit of 255 characters on the length"
 MANIFEST_SIZE_MAX = 4 * 1024 * 1024  # distribution-spec asks registries for at least 4 MiB; containerd reads no more
 DESCRIPTORS_MAX = 4096  # of one manifest or index; real ones have at most a few hundred
@@ -132,7 +134,7 @@ def media_type_of(body: bytes) -> str | None:
     if document is None:
         return None
     stated = document.get("mediaType")
-    if isinstance(stated, str) and re.fullmatch(r"[\w.+-]+/[\w.+-]+", stated, re.ASCII):
+    if isinstance(stated, str) and MEDIA_TYPE.fullmatch(stated):
         return stated
     if isinstance(document.get("manifests"), list):
         return "application/vnd.oci.image.index.v1+json"
@@ -158,7 +160,8 @@ def descriptors_of(body: bytes) -> Iterator[tuple[Kind, Descriptor]]:
             continue
         digest, size, media_type = entry.get("digest"), entry.get("size"), entry.get("mediaType")
         if isinstance(digest, str) and DIGEST.fullmatch(digest) and type(size) is int and 0 <= size < 1 << 50:
-            yield kind, Descriptor(digest, size, media_type if isinstance(media_type, str) else BLOB_TYPE)
+            is_type = isinstance(media_type, str) and MEDIA_TYPE.fullmatch(media_type)
+            yield kind, Descriptor(digest, size, media_type if is_type else BLOB_TYPE)
 
 
 def platform_manifests(body: bytes, os: str, architecture: str) -> list[Descriptor]:

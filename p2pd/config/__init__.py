@@ -2,7 +2,7 @@
 
 Later wins: built-in default, file, environment, command line. What is wrong is an error that names the file, the line,
 the key, the value and what is allowed; nothing is passed over in silence. Opens no files but those that the
-configuration itself names. Knows `p2pd.oci`, `p2pd.units` and `p2pd.upstream.config`.
+configuration itself names. Knows `p2pd.oci`, `p2pd.toml`, `p2pd.units` and `p2pd.upstream.config`.
 """
 
 from p2pd.config.load import DEFAULT_PATH, env_name, load_config, load_node

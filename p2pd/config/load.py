@@ -1,7 +1,7 @@
 """From a TOML file, the environment and `--set` to a checked Config.
 
 Each setting keeps the place it came from, so that an error can name it, also one that joins two keys. Knows `p2pd.oci`,
-`p2pd.units` and the upstreams' own type.
+`p2pd.toml`, `p2pd.units` and the upstreams' own type.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import dataclasses
 import difflib
 import os
 import socket
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from p2pd import toml
 from p2pd.config.kinds import (
     KINDS_OF_UPSTREAM,
     Context,
@@ -152,7 +152,7 @@ class _Reader:
             if len(data) > FILE_SIZE_MAX:
                 raise ConfigError(path, "", f"is larger than {FILE_SIZE_MAX} bytes; is it a p2pd configuration?")
             text = data.decode()
-            document = tomllib.loads(text)
+            document = toml.parse(text)
         except FileNotFoundError:
             if may_be_missing:
                 return
@@ -161,7 +161,7 @@ class _Reader:
             raise ConfigError(path, "", f"can't be read: {error.strerror}") from None
         except UnicodeDecodeError as error:
             raise ConfigError(path, f"byte {error.start}", "is not UTF-8 text, as TOML must be") from None
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
+        except toml.NotToml as error:
             raise ConfigError(path, "", f"is not TOML: {error}") from None
         for keys, value in _leaves(document):
             line = line_of(text, keys)
@@ -183,9 +183,9 @@ class _Reader:
 
     def read_override(self, key: str, text: str) -> None:
         try:
-            document: Any = tomllib.loads(f"{key} = 0") if "\n" not in key else {}
+            document: Any = toml.parse(f"{key} = 0") if "\n" not in key else {}
             ((keys, _),) = _leaves(document)
-        except (tomllib.TOMLDecodeError, ValueError):
+        except ValueError:
             raise ConfigError(
                 None, f"--set {key}={text}", "must be TABLE.KEY=VALUE, as in mirror.hold_back=5s"
             ) from None

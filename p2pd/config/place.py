@@ -1,12 +1,12 @@
-"""Where in a TOML text a key stands: tomllib gives values without places, and an error should name the line.
+"""Where in a TOML text a key stands: a parser gives values without places, and an error should name the line.
 
-Not a parser: the text has been read by tomllib before, and an answer of None ("line unknown") is always allowed.
-Imports nothing of p2pd.
+Not a parser: the text has been parsed before, and an answer of None ("line unknown") is always allowed.
+Knows p2pd.toml.
 """
 
 from __future__ import annotations
 
-import tomllib
+from p2pd import toml
 
 Keys = tuple[str, ...]
 
@@ -55,8 +55,8 @@ def dotted(keys: Keys) -> str:
 
 def _path_in(text: str) -> Keys | None:
     try:
-        document: object = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError):
+        document: object = toml.parse(text)
+    except toml.NotToml:
         return None
     keys: list[str] = []
     while True:

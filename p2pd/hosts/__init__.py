@@ -1,7 +1,7 @@
 """The configuration of this node's image clients, with p2pd put in as the mirror and taken out again.
 
 Each client has a module that plans the change; nothing is written before the whole plan stands. Not a judge of whether
-the mirror works. Knows `p2pd.config.place` only.
+the mirror works. Knows `p2pd.config.place` and `p2pd.toml` only.
 """
 
 from p2pd.hosts import containerd, containerd_config, containers, docker

@@ -8,11 +8,11 @@ with `registry.mirrors` keeps the CRI plugin from loading; of several directorie
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from p2pd import toml
 from p2pd.hosts.files import HostsError, read
 
 DEFAULT_CONFIG = Path("/etc/containerd/config.toml")
@@ -89,8 +89,8 @@ def _documents(config: Path) -> list[tuple[Path, dict[str, Any]]]:
         if path in found or (text := read(path)) is None:
             continue
         try:
-            found[path] = document = tomllib.loads(text)
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
+            found[path] = document = toml.parse(text)
+        except toml.NotToml as error:
             raise HostsError(
                 f"{path} is not TOML: {error}; containerd can't read it either, so repair it first"
             ) from None

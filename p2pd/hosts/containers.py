@@ -8,11 +8,11 @@ takes an earlier one's place.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from p2pd import toml
 from p2pd.hosts.files import HostsError, Plan, read
 
 DEFAULT_DIRECTORY = Path("/etc/containers")
@@ -37,7 +37,7 @@ def plan_install(
             )
     plan = Plan()
     text = HEADER + "".join(_registry_table(name, mirror, no_fallback=no_fallback) for name in names)
-    tomllib.loads(text)
+    toml.parse(text)
     plan.add(path, before, text, f"{mirror} put before {len(names)} registries")
     return plan
 
@@ -50,7 +50,7 @@ def plan_remove(registries: frozenset[str] | None = None, *, directory: Path = D
     if before is None:
         return plan
     tables = before.removeprefix(HEADER).split("\n[[registry]]\n")[1:]
-    kept = [t for t in tables if registries is not None and tomllib.loads(t)["prefix"] not in registries]
+    kept = [t for t in tables if registries is not None and toml.parse(t)["prefix"] not in registries]
     after = HEADER + "".join(f"\n[[registry]]\n{table}" for table in kept) if kept else None
     plan.add(path, before, after, "p2pd's tables taken out" if kept else "p2pd's file removed")
     return plan
@@ -66,8 +66,8 @@ def _ours(path: Path) -> str | None:
 def _prefixes(path: Path) -> set[str]:
     text = read(path)
     try:
-        document: dict[str, Any] = tomllib.loads(text or "")
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        document: dict[str, Any] = toml.parse(text or "")
+    except toml.NotToml as error:
         raise HostsError(f"{path} is not TOML: {error}; the clients can't read it either, so repair it first") from None
     tables = document.get("registry", [])
     found = (

@@ -9,14 +9,15 @@ not; `ca`, `client` or `skip_verify` on a plain-HTTP host make containerd try HT
 
 from __future__ import annotations
 
-import tomllib
 from typing import Any
 
+from p2pd import toml
 from p2pd.config.place import header_keys, key_of
 
 BEGIN = "# p2pd begin"
 CREATED = "# p2pd begin, in a file made by p2pd"
 END = "# p2pd end"
+TRIES_MAX = 100  # lines within arrays or long strings that look like a table's header; for each the text is parsed
 REPLACED = "# p2pd replaced: "  # before a line that is to come back
 
 
@@ -92,8 +93,8 @@ def relative_files(text: str) -> list[str]:
 
 def _parsed(text: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        return toml.parse(text)
+    except toml.NotToml as error:
         raise BadText(f"it is not TOML: {error}; repair it or move it away") from None
 
 
@@ -111,9 +112,14 @@ def _strings(value: Any) -> list[str]:
 def _inserted(text: str, block: str) -> str:
     """`block` before the first table, and before the comment right above that, else at the end."""
     lines = text.splitlines(keepends=True)
+    tries = 0
     for number, line in enumerate(lines):
         # Inside an array or a long string, a line can look like a table's header; but then what is above is not TOML.
-        if header_keys(line) is None or not _is_toml("".join(lines[:number])):
+        if header_keys(line) is None:
+            continue
+        if not _is_toml("".join(lines[:number])):
+            if (tries := tries + 1) == TRIES_MAX:
+                raise BadText(f"its first table can't be found behind {tries} lines that look like one: move that up")
             continue
         while number > 0 and lines[number - 1].lstrip().startswith("#"):
             number -= 1
@@ -123,8 +129,8 @@ def _inserted(text: str, block: str) -> str:
 
 def _is_toml(text: str) -> bool:
     try:
-        tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
+        toml.parse(text)
+    except toml.NotToml:
         return False
     return True
 
@@ -138,7 +144,7 @@ def _without_server(text: str, document: dict[str, Any]) -> str:
         if key_of(line) == ("server",):
             lines[number] = REPLACED + line
             changed = "".join(lines)
-            if _is_toml(changed) and "server" not in tomllib.loads(changed):
+            if _is_toml(changed) and "server" not in toml.parse(changed):
                 return changed
             lines[number] = line
     raise BadText("its server line can't be found: remove it by hand, then install again")
@@ -147,8 +153,8 @@ def _without_server(text: str, document: dict[str, Any]) -> str:
 def _check(result: str, before: dict[str, Any], mirror: str, *, no_fallback: bool) -> None:
     """That containerd will see the mirror first, and all else as before."""
     try:
-        after = tomllib.loads(result)
-    except tomllib.TOMLDecodeError:
+        after = toml.parse(result)
+    except toml.NotToml:
         after = {}
     if next(iter(_hosts(after)), None) != mirror:
         raise BadText(

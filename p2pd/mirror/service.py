@@ -30,7 +30,6 @@ log = logging.getLogger("p2pd.mirror")
 
 SLICE = 32 << 20  # bytes sent between two reports to the reader: a tenth of a second or so
 _API_VERSION = ("Docker-Distribution-API-Version", "registry/2.0")
-_MEDIA_TYPE = re.compile(r"[A-Za-z0-9][\w.+-]*/[\w.+-]+", re.ASCII)
 _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
 _LINK = re.compile(r"\s*<([^<>]*)>(.*)", re.DOTALL)
 _RELAYED_STATUSES = frozenset({200, 400, 404})
@@ -189,7 +188,7 @@ def _namespace(target: Target) -> Headers:
 def _content_headers(target: Target, shown: oci.Descriptor, span: Span) -> Headers:
     """Of a blob or manifest. Raises NotAvailable for a manifest whose type is not known: clients need it."""
     media_type = shown.media_type.partition(";")[0].strip()
-    if not _MEDIA_TYPE.fullmatch(media_type):
+    if not oci.MEDIA_TYPE.fullmatch(media_type):
         if target.form == "manifest":
             raise NotAvailable("MANIFEST_UNKNOWN", f"{shown.digest} is not a manifest whose media type is known")
         media_type = oci.BLOB_TYPE

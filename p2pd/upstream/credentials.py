@@ -89,6 +89,8 @@ def _entry(entry: dict, key: str, path: Path) -> Credentials | None:
     broken = BadCredentialFile(f"{path}: the entry for {_host_of(key)} is broken; log in again, or remove it")
     identity, username, password = entry.get("identitytoken"), entry.get("username"), entry.get("password")
     if isinstance(identity, str) and identity:
+        if not _can_be_sent(identity):
+            raise broken
         return IdentityToken(identity)
     if not (username and password) and entry.get("auth"):
         try:
@@ -100,9 +102,14 @@ def _entry(entry: dict, key: str, path: Path) -> Credentials | None:
         password = password.rstrip("\0")  # old docker versions padded with NUL
     if not username and not password:
         return None
-    if not (isinstance(username, str) and isinstance(password, str)) or any(ord(c) < 32 for c in username + password):
+    if not (isinstance(username, str) and isinstance(password, str)) or not _can_be_sent(username + password):
         raise broken
     return Password(username, password)
+
+
+def _can_be_sent(text: str) -> bool:
+    """JSON can hold halves of characters (lone surrogates), which UTF-8 has not."""
+    return not any(ord(c) < 32 or 0xD800 <= ord(c) <= 0xDFFF for c in text)
 
 
 class CredentialSource:

@@ -134,10 +134,14 @@ class Containerd:
         """Starts it and waits until it answers."""
         self.process.start()
         try:
-            self.process.wait_ready(self._answers)
+            self.wait_ready()
         except BaseException:
             self.process.stop()
             raise
+
+    def wait_ready(self) -> None:
+        """Waits until it answers; LabError if it ends before."""
+        self.process.wait_ready(self._answers)
 
     def _answers(self) -> bool:
         try:

@@ -7,6 +7,7 @@ whatever happens, everything it started is ended and its namespaces are gone.
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -39,7 +40,8 @@ class Plan:
 
     With `namespaces`, every machine gets a network namespace and a link of `link` both ways; upstream's is
     `upstream_link`. `rate` limits upstream's answers together, in the front itself. `settings` goes over each node's
-    configuration. `small_disks` gives nodes, by name, a state directory on a disk of so many bytes.
+    configuration. `small_disks` gives nodes, by name, a state directory on a disk of so many bytes. Without
+    `containerd`, none is started: for tests that ask the mirrors themselves.
     """
 
     nodes: int = 4
@@ -51,6 +53,7 @@ class Plan:
     mdns: bool = False
     settings: Settings = field(default_factory=dict)
     small_disks: Mapping[str, int] = field(default_factory=dict)
+    containerd: bool = True
 
 
 @dataclass(slots=True)
@@ -101,6 +104,9 @@ class Lab:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        for machine in self.machines:  # all at once: each takes a moment to end
+            machine.node.process.send_signal(signal.SIGTERM)
+            machine.containerd.process.send_signal(signal.SIGTERM)
         self._stack.close()
 
     def _build(self) -> None:
@@ -111,16 +117,21 @@ class Lab:
             upstream = Link(self.plan.upstream_link, self.plan.upstream_link)
             links = {"upstream": upstream} | dict.fromkeys(trackers, unlimited) | dict.fromkeys(names, link)
             self._fabric = self._stack.enter_context(Fabric(links))
-        self._start_upstream()
         for name in trackers:
             tracker = Tracker(self.directory, name, member=self._member(name))
             self._stack.callback(tracker.stop)
             tracker.start(wait=False)
             self.trackers.append(tracker)
+        self._start_upstream()
         for tracker in self.trackers:
             tracker.wait_ready()
         self.machines = [self._make_machine(name) for name in names]
+        started = [machine.containerd for machine in self.machines if self.plan.containerd]
+        for containerd in started:
+            containerd.process.start()
         self.start_nodes()
+        for containerd in started:
+            containerd.wait_ready()
 
     def _member(self, name: str) -> Member | None:
         return self._fabric[name] if self._fabric else None
@@ -153,7 +164,7 @@ class Lab:
         self._stack.callback(node.stop)
         prefix = member.prefix if member else ()
         containerd = Containerd(directory / "c", name=f"{name}'s containerd", prefix=prefix)
-        self._stack.enter_context(containerd)
+        self._stack.callback(containerd.process.stop)
         write_hosts(directory / "hosts", REGISTRY_NAME, self.front.url, [node.mirror_url])
         return Machine(name, node, containerd, directory / "hosts")
 

@@ -80,6 +80,7 @@ def test_entries(value: object, expected: object) -> None:
 @pytest.mark.parametrize(
     "value",
     [{"auth": "not base64!"}, {"auth": encoded("no colon")}, {"auth": 5}, {"username": ["x"], "password": "y"},
+     {"username": "alice", "password": "\ud800"}, {"identitytoken": "alice\udfff"}, {"identitytoken": "alice\r\n"},
      {"auth": encoded("alice:x\r\nX: y")}, {"auth": base64.b64encode(b"\xff:\xff").decode()}],
 )  # fmt: skip
 def test_broken_entries_are_named_and_not_shown(value: dict) -> None:
