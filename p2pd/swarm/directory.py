@@ -250,7 +250,7 @@ class Directory:
         """A node says that it holds the lease: renew it, adopt it, or tell it that another one wins."""
         lease = blob.lease
         if lease and lease.holder == node:
-            lease.term = max(lease.term, a.term)
+            lease.term = max(lease.term, min(a.term, TERM_MAX))
             if a.progress > lease.progress:
                 lease.link_s = (now - lease.progress_at) / (a.progress - lease.progress)
                 lease.progress, lease.progress_at = a.progress, now
@@ -263,7 +263,7 @@ class Directory:
             self._set_lease(blob, Lease(node, a.term, a.progress, now, 0.0))
             if previous:
                 return [(previous, self._answer(blob, previous, 0, now))]
-        blob.term = max(blob.term, a.term)
+        blob.term = max(blob.term, min(a.term, TERM_MAX))
         return []
 
     def _release(self, node: bytes, r: Release, now: float) -> Outgoing:

@@ -159,6 +159,14 @@ def test_a_term_beyond_reason_is_not_adopted() -> None:
     assert o.term() <= TERM_MAX + 1
 
 
+def test_a_holder_cannot_push_its_own_term_beyond_reason() -> None:
+    o = Office("a", "b")
+    o.announce("a")
+    assert o.holder() == "a"
+    o.announce("a", term=1 << 40)
+    assert o.term() <= TERM_MAX
+
+
 # -- how a lease is lost ----------------------------------------------------------------------------------------------
 
 
