@@ -4,8 +4,12 @@ Not a protocol: whoever calls writes headers and frames. Used by the mirror and 
 nothing of p2pd.
 
 sendfile(2) on a non-blocking socket still blocks on the *file*: a page that is not in the page cache is read from the
-disk inside the call. So each window of the file is first probed with preadv2(2) and RWF_NOWAIT, and a window that is
-not resident is read ahead in a worker thread.
+disk inside the call. So what the event loop is to send is first probed with preadv2(2) and RWF_NOWAIT, and read ahead
+in a worker thread if it is not resident.
+
+All but the beginning of a long run goes out from a worker thread, while one is free and the receiver keeps up: there a
+full socket costs a poll(2) and not a turn of the event loop, so that it is filled again before the receiver has to
+wait; the other tasks have the event loop; and the disk may take its time.
 """
 
 from __future__ import annotations
@@ -13,15 +17,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import socket
+import time
 
 import trio
 
-WINDOW = 8 << 20  # bytes probed or read ahead at a time: a spinning disk reads them in about 50 ms
+WINDOW = 8 << 20  # bytes read ahead at a time: a spinning disk reads them in about 50 ms
 PROBE_STRIDE = 256 << 10  # bytes between probes: twice the kernel's usual readahead, and 0.5 % of the time on loopback
-CALL_MAX = 4 << 20  # bytes in one sendfile call: about 1 ms on loopback, during which the other tasks wait
+CALL_MAX = 1 << 20  # bytes in one sendfile call of the event loop: about 0.3 ms, during which the other tasks wait
 SCRATCH = 256 << 10  # bytes of a worker thread's buffer
 READERS_MAX = 8  # worker threads that read ahead: a disk that hangs must not take all of the process's threads
+PUMPS_MAX = 4  # worker threads that send: more than a machine with many cores needs for its own clients
+PUMP_MIN = 2 << 20  # bytes still to go from which on a thread is worth its hop of some 150 us
+PUMP_S = 0.1  # how long a thread sends before it reports, so that a socket which was closed is noticed
+PUMP_PATIENCE_S = 0.01  # a receiver that makes no room for so long is waited for in the event loop
 
 _GONE = frozenset(
     {
@@ -40,6 +50,7 @@ _SOURCE_FAILED = frozenset({errno.EIO, errno.ESTALE, errno.EUCLEAN, errno.ENODAT
 _NO_PROBE = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
 _readers: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("p2pd_filesend_readers")
+_pumps: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("p2pd_filesend_pumps")
 
 
 class SendError(Exception):
@@ -71,22 +82,28 @@ async def send_file_range(
     ReceiverStalled or SourceFailed. If cancelled, an unknown part has been sent, but not all: the stream can't be used
     further. Once the last byte is handed over it returns at once, so that a receiver which leaves then is no failure.
     """
-    position, end, is_full = offset, offset + count, False
+    position, end, keeps_up = offset, offset + count, True
+    pumps = _limiter(_pumps, PUMPS_MAX)
     await trio.lowlevel.checkpoint()
     _set_cork(sock, True)
     try:
         while position < end:
-            window_end = min(position + WINDOW, end)
-            await warm(fd, position, window_end - position)
-            while position < window_end:
-                if is_full:
-                    await _wait_writable(sock, stall_timeout)
-                elif position > offset:
+            if keeps_up and position > offset and end - position >= PUMP_MIN and pumps.available_tokens >= 1:
+                pump = await _pump_in_thread(sock, fd, position, end - position, pumps)
+                position += pump.sent
+                if pump.error:
+                    raise pump.error
+                keeps_up, is_full = not pump.is_slow, pump.is_slow
+            else:
+                if position > offset:
                     await trio.lowlevel.checkpoint()
-                asked = min(CALL_MAX, window_end - position)
-                sent = _send_some(sock, fd, position, asked)
+                asked = min(CALL_MAX, end - position)
+                await warm(fd, position, asked)
+                sent = _send_some(sock.fileno(), fd, position, asked)
                 position += sent
                 is_full = sent < asked
+            if is_full:
+                await _wait_writable(sock, stall_timeout)
     except SendError as error:
         error.sent = position - offset
         raise
@@ -102,11 +119,7 @@ async def warm(fd: int, offset: int, count: int) -> None:
     """
     if _is_resident(fd, offset, count):
         return
-    try:
-        limiter = _readers.get()
-    except LookupError:
-        limiter = trio.CapacityLimiter(READERS_MAX)
-        _readers.set(limiter)
+    limiter = _limiter(_readers, READERS_MAX)
     # The thread works on its own descriptor: when the wait is abandoned, the caller may close `fd`, and another file
     # may get its number. Whoever pops the loan closes it: the thread, or this task if the thread never began.
     loan = [os.dup(fd)]
@@ -115,6 +128,15 @@ async def warm(fd: int, offset: int, count: int) -> None:
     finally:
         with contextlib.suppress(IndexError):
             os.close(loan.pop())
+
+
+def _limiter(variable: trio.lowlevel.RunVar[trio.CapacityLimiter], size: int) -> trio.CapacityLimiter:
+    try:
+        return variable.get()
+    except LookupError:
+        limiter = trio.CapacityLimiter(size)
+        variable.set(limiter)
+        return limiter
 
 
 def _is_resident(fd: int, offset: int, count: int) -> bool:
@@ -154,6 +176,64 @@ def _read_through(loan: list[int], offset: int, count: int) -> None:
         os.close(fd)
 
 
+class _Pump:
+    """A part of a run on its way out in a worker thread: what became of it, and the descriptors on loan to it (see
+    `warm`). A thread that nobody waits for any more stops at its next call; what it sends until then are the right
+    bytes, and nobody else writes to that connection.
+    """
+
+    def __init__(self, sock: int, fd: int) -> None:
+        self.sent = 0
+        self.is_slow = False  # the receiver did not make room in time
+        self.error: SendError | None = None
+        self.is_abandoned = False
+        self._loans = [(os.dup(sock), os.dup(fd))]
+
+    def run(self, offset: int, count: int) -> None:
+        try:
+            sock, fd = self._loans.pop()
+        except IndexError:
+            return  # nobody waits any more
+        try:
+            self._send(sock, fd, offset, count)
+        except SendError as error:
+            self.error = error
+        finally:
+            os.close(sock)
+            os.close(fd)
+
+    def _send(self, sock: int, fd: int, offset: int, count: int) -> None:
+        room = select.poll()
+        room.register(sock, select.POLLOUT)
+        ends_at = time.monotonic() + PUMP_S
+        while self.sent < count and not self.is_abandoned and time.monotonic() < ends_at:
+            asked = min(WINDOW, count - self.sent)
+            sent = _send_some(sock, fd, offset + self.sent, asked)
+            self.sent += sent
+            if sent < asked and not room.poll(PUMP_PATIENCE_S * 1000):
+                self.is_slow = True
+                return
+
+    def close(self) -> None:
+        self.is_abandoned = True
+        with contextlib.suppress(IndexError):
+            for number in self._loans.pop():
+                os.close(number)
+
+
+async def _pump_in_thread(
+    sock: trio.socket.SocketType | socket.socket, fd: int, offset: int, count: int, limiter: trio.CapacityLimiter
+) -> _Pump:
+    if sock.fileno() < 0:
+        raise ReceiverGone("the connection was closed on this side")
+    pump = _Pump(sock.fileno(), fd)
+    try:
+        await trio.to_thread.run_sync(pump.run, offset, count, abandon_on_cancel=True, limiter=limiter)
+    finally:
+        pump.close()
+    return pump
+
+
 def _set_cork(sock: trio.socket.SocketType | socket.socket, corked: bool) -> None:
     """Let only full segments out while a run is being sent; uncorking sends the rest at once.
 
@@ -163,13 +243,12 @@ def _set_cork(sock: trio.socket.SocketType | socket.socket, corked: bool) -> Non
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, corked)
 
 
-def _send_some(sock: trio.socket.SocketType | socket.socket, fd: int, offset: int, count: int) -> int:
+def _send_some(sock: int, fd: int, offset: int, count: int) -> int:
     """One sendfile call; 0 if the socket's buffer is full."""
-    number = sock.fileno()
-    if number < 0:
+    if sock < 0:
         raise ReceiverGone("the connection was closed on this side")
     try:
-        sent = os.sendfile(number, fd, offset, count)
+        sent = os.sendfile(sock, fd, offset, count)
     except BlockingIOError:
         return 0
     except OSError as error:

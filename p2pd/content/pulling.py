@@ -41,10 +41,11 @@ from p2pd.upstream import (
 log = logging.getLogger(__name__)
 
 PULLS_MAX = 6  # at a time, before this node says that it has no room for another
-CHUNK_SIZE_MAX = 512 * 1024  # bytes in one worker-thread hop, where upstream is fast
+CHUNK_SIZE_MAX = 1024 * 1024  # bytes in one worker-thread hop, where upstream is fast
 CHUNK_SIZE_MIN = 64 * 1024  # ... and where many pulls share the memory
 CHUNK_S = 0.05  # how long a slow upstream's bytes wait for company
-CHUNKS_WAITING = 2  # between the two tasks; each of them has one more in hand
+CHUNKS_WAITING = 1  # between the two tasks; each of them has one more in hand
+BUFFERS_EACH = CHUNKS_WAITING + 2  # of one pull
 BUFFERS_SIZE = 8 * 1024 * 1024  # bytes in the chunks of all pulls: of the 32 MiB that a node's buffers may take
 THREADS_MAX = 8  # that hash and write: a disk that hangs must not take all of the process's threads
 BREAKS_MAX = 5  # bodies that broke off in a row without a new piece, before the lease is handed back
@@ -68,6 +69,36 @@ class Pulling:
     def move(self) -> None:
         self.moved.set()
         self.moved = trio.Event()
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Bytes that came one after the other, and the time that they took."""
+
+    buffer: bytearray
+    count: int
+    seconds: float
+
+
+class Buffers:
+    """The memory of one pull: BUFFERS_EACH buffers, used again and again. `size` of the next new one, in bytes."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._free: list[bytearray] = []
+        self._room = trio.Semaphore(BUFFERS_EACH)
+
+    async def take(self) -> bytearray:
+        await self._room.acquire()
+        while self._free:
+            buffer = self._free.pop()
+            if len(buffer) == self.size:
+                return buffer
+        return bytearray(self.size)
+
+    def give_back(self, buffer: bytearray) -> None:
+        self._free.append(buffer)
+        self._room.release()
 
 
 class _OtherSize(BadAnswer):
@@ -198,7 +229,8 @@ class Puller:
             await self._take(stream, pulling)
 
     async def _take(self, stream: BlobStream, pulling: Pulling) -> None:
-        send, receive = trio.open_memory_channel[tuple[bytes, float]](CHUNKS_WAITING)
+        send, receive = trio.open_memory_channel[Chunk](CHUNKS_WAITING)
+        buffers = Buffers(self._chunk_size())
         problem: list[Exception] = []
         async with trio.open_nursery() as nursery:
 
@@ -207,45 +239,52 @@ class Puller:
                 with contextlib.suppress(trio.BrokenResourceError):
                     try:
                         async with send:
-                            await self._receive(stream, pulling, send)
+                            await self._receive(stream, pulling, buffers, send)
                     except UpstreamError as error:
                         problem.append(error)  # what came before it is still hashed and kept
 
             nursery.start_soon(receiving)
             try:
-                await self._hash_and_write(pulling, receive)
+                await self._hash_and_write(pulling, buffers, receive)
             except StoreError as error:
                 problem.insert(0, error)
                 nursery.cancel_scope.cancel()
         if problem:
             raise problem[0]
 
-    async def _receive(self, stream: BlobStream, pulling: Pulling, send: trio.MemorySendChannel) -> None:
+    async def _receive(
+        self, stream: BlobStream, pulling: Pulling, buffers: Buffers, send: trio.MemorySendChannel[Chunk]
+    ) -> None:
         """Bytes up to what is allowed, in chunks that end where pieces end; each with the time that it took to come."""
         arrival = pulling.arrival
         position = stream.opened.start
         end = min(arrival.size, pulling.end * arrival.piece_size)
         while position < end:
             await self._allowed(pulling, position // arrival.piece_size)
-            border = min(end, (position // arrival.piece_size + 1) * arrival.piece_size, position + self._chunk_size())
-            parts, begun = [], trio.current_time()
-            while position < border:
-                data = await stream.receive_some(border - position)
-                if not data:
+            buffers.size = self._chunk_size()
+            buffer = await buffers.take()
+            border = min(end, (position // arrival.piece_size + 1) * arrival.piece_size)
+            room = memoryview(buffer)[: border - position]
+            count, begun = 0, trio.current_time()
+            while count < len(room):
+                received = await stream.receive_into(room[count:])
+                if not received:
                     raise BadAnswer("upstream's body ended early")
-                parts.append(data)
-                position += len(data)
-                arrival.from_upstream += len(data)
-                self._metrics.received("upstream", len(data))
+                count += received
+                arrival.from_upstream += received
+                self._metrics.received("upstream", received)
                 if trio.current_time() - begun > CHUNK_S:
                     break
-            await send.send((b"".join(parts) if len(parts) > 1 else parts[0], trio.current_time() - begun))
+            position += count
+            await send.send(Chunk(buffer, count, trio.current_time() - begun))
 
     def _chunk_size(self) -> int:
-        share = BUFFERS_SIZE // (len(self._pulls) * (CHUNKS_WAITING + 2))
+        share = BUFFERS_SIZE // (len(self._pulls) * BUFFERS_EACH)
         return max(CHUNK_SIZE_MIN, min(CHUNK_SIZE_MAX, share))
 
-    async def _hash_and_write(self, pulling: Pulling, receive: trio.MemoryReceiveChannel) -> None:
+    async def _hash_and_write(
+        self, pulling: Pulling, buffers: Buffers, receive: trio.MemoryReceiveChannel[Chunk]
+    ) -> None:
         arrival = pulling.arrival
         partial, digest = arrival.partial, raw(arrival.digest)
         assert partial
@@ -253,18 +292,20 @@ class Puller:
         compression = Compression(pulling.state, offset)
         seconds = 0.0
 
-        def work(data: bytes, at: int) -> None:
+        def work(data: memoryview, at: int) -> None:
             compression.update(data)
             partial.write(at, data)
 
         async with receive:
-            async for data, took in receive:
+            async for chunk in receive:
+                data = memoryview(chunk.buffer)[: chunk.count]
                 await trio.to_thread.run_sync(work, data, offset, limiter=self._threads)
+                buffers.give_back(chunk.buffer)
                 if arrival.own_end == offset:
-                    arrival.own_end = offset + len(data)
+                    arrival.own_end = offset + chunk.count
                     arrival.progress()
-                offset += len(data)
-                seconds += took
+                offset += chunk.count
+                seconds += chunk.seconds
                 ends_blob = offset == arrival.size
                 if ends_blob or offset % arrival.piece_size == 0:
                     pulling.state = compression.digest() if ends_blob else compression.state()

@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 import trio
 
 from p2pd import oci
-from p2pd.filesend import WINDOW, SourceFailed, warm
+from p2pd.filesend import CALL_MAX, SourceFailed, warm
 from p2pd.mirror.connection import Connection, Headers, Request
 from p2pd.mirror.library import Interrupted, Library, NotAvailable, Reader
 from p2pd.mirror.ranges import Span, Unsatisfiable, select_span
@@ -148,7 +148,7 @@ class Service:
         offset, ready = span.start, span.start
         if offset < span.stop:
             ready = await _ready(reader, offset)
-            await warm(reader.fileno(), offset, min(ready, span.stop, offset + WINDOW) - offset)
+            await warm(reader.fileno(), offset, min(ready, span.stop, offset + CALL_MAX) - offset)
         # The first bytes are in hand: from here on it is 200, unless the time had run out before.
         await trio.lowlevel.checkpoint_if_cancelled()
         scope.deadline = inf

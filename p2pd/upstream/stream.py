@@ -35,30 +35,29 @@ class BlobStream:
         self._end = end
         self._limit = limit
         self._what = what
-        self._rest = b""
 
-    async def receive_some(self, limit: int = 1 << 20) -> bytes:
-        """The next bytes, at most `limit`, as they come; b"" at the true end.
+    async def receive_into(self, buffer: memoryview) -> int:
+        """The next bytes, as they come, into `buffer`: their number, 0 at the true end.
 
         Unreachable if the connection breaks or is silent, BadAnswer if there are fewer or more bytes than the headers
         said. Cancelling it breaks the stream; what came before is not lost: open another one behind it.
         """
-        while not self._rest:
+        while True:
             await self._limit.ready()
-            chunk = await self._answer.receive_some()
-            if not chunk:
+            count = await self._answer.receive_into(buffer)
+            if not count:
                 if self._left or self._skip:
                     raise BadAnswer(f"{self._what}: the body ended {self._left} bytes short of {self._end}")
-                return b""
-            self._limit.spend(len(chunk))
-            self.received += len(chunk)
+                return 0
+            self._limit.spend(count)
+            self.received += count
             if self._skip:
-                skipped = min(self._skip, len(chunk))
+                skipped = min(self._skip, count)
                 self._skip -= skipped
-                chunk = chunk[skipped:]
-            if len(chunk) > self._left:
+                count -= skipped
+                buffer[:count] = buffer[skipped : skipped + count]
+            if count > self._left:
                 raise BadAnswer(f"{self._what}: the body goes on after {self._end} bytes")
-            self._left -= len(chunk)
-            self._rest = chunk
-        chunk, self._rest = self._rest[:limit], self._rest[limit:]
-        return chunk
+            self._left -= count
+            if count:
+                return count

@@ -15,18 +15,24 @@ import ssl
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
+import h11
 import httpcore
 import httpx
 import trio
 
 from p2pd.upstream.config import UpstreamConfig
 from p2pd.upstream.errors import AddressRefused, BadAnswer, Unreachable, UpstreamError
+from p2pd.upstream.rawbody import RawBody
+from p2pd.upstream.tlssocket import TlsSocket
 from p2pd.upstream.urls import Origin, is_private_address, names_private_host, origin
 
-READ_SIZE = 256 * 1024  # bytes asked of the socket at a time
+READ_SIZE = 256 * 1024  # bytes asked of the socket at a time, where the long way is taken
+BYPASS_MIN = 64 * 1024  # bytes to come of a body from which on the short way is worth its beginning
 CONNECT_TIMEOUT_S = 5.0  # for each of: TCP, the TLS handshake
 READ_TIMEOUT_S = 20.0  # without one byte, in headers or body: then a resume elsewhere is better
 CLOSE_TIMEOUT_S = 1.0  # for the goodbye of a connection that is given up
@@ -51,6 +57,8 @@ class Answer:
         self._what = what
         self._stream = response.stream
         self._chunks: AsyncIterator[bytes] | None = None  # async generators all the way down: see aclose
+        self._first = memoryview(b"")  # of the body, received with the head
+        self._bypass: _Bypass | None = None
         self._ended = False
         self._broken = False
         self._closed = False
@@ -85,6 +93,36 @@ class Answer:
             self._ended = True
             await self.aclose()
         return chunk
+
+    async def receive_into(self, buffer: memoryview) -> int:
+        """As `receive_some`, into the caller's buffer: the number of bytes, 0 at the end. Not to be mixed with it."""
+        if self._bypass is not None and not self._first:
+            return 0 if self._ended else await self._receive_past(self._bypass, buffer)
+        if not self._first:
+            self._first = memoryview(await self.receive_some())
+            rest = None if self._ended else _Rest.of(self._stream)
+            if rest and rest.left == 0:
+                await self.receive_some()  # the end of the message: the connection can be used again
+            elif rest and rest.left >= BYPASS_MIN and isinstance(rest.network, _PlainStream | _TlsStream):
+                self._bypass = _Bypass(rest, rest.network.raw_body())
+        count = min(len(self._first), len(buffer))
+        buffer[:count] = self._first[:count]
+        self._first = self._first[count:]
+        return count
+
+    async def _receive_past(self, bypass: _Bypass, buffer: memoryview) -> int:
+        if self._broken:
+            raise Unreachable(f"{self._what}: the body was given up in the middle")
+        try:
+            count = await bypass.receive_into(buffer)
+        except BaseException as error:
+            self._broken = True
+            if isinstance(error, _FAILURES):
+                raise _translated(error, self._what) from None
+            raise
+        if bypass.is_complete:
+            await self.receive_some()
+        return count
 
     async def read(self, limit: int) -> bytes:
         """The whole body. BadAnswer if it has more than `limit` bytes."""
@@ -121,6 +159,68 @@ class Answer:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """What is to come of a body of known length, all that was received having been handed out: the only place that
+    looks at what httpcore and h11 keep for themselves. A test holds us to it.
+    """
+
+    reader: Any  # h11's, who counts down
+    network: httpcore.AsyncNetworkStream
+
+    @classmethod
+    def of(cls, stream: Any) -> _Rest | None:
+        """For the stream of a response. None if its length is not known, or if these libraries are not as expected:
+        then the body comes the long way."""
+        try:
+            connection = stream._httpcore_stream._stream._connection
+            state = connection._h11_state
+            if state.their_state is not h11.SEND_BODY or state.trailing_data[0]:
+                return None
+            state._reader._remaining  # noqa: B018  (what no other reader has)
+            return cls(state._reader, connection._network_stream)
+        except AttributeError:
+            return None
+
+    @property
+    def left(self) -> int:
+        """Bytes."""
+        return self.reader._remaining
+
+    def end(self) -> None:
+        """All of it was received, but not by h11."""
+        self.reader._remaining = 0
+
+
+class _Bypass:
+    """The rest of a body read off the socket, below httpcore and h11, who are told when it is over."""
+
+    def __init__(self, rest: _Rest, body: RawBody) -> None:
+        self._rest = rest
+        self._left = rest.left
+        self._body = body
+
+    @property
+    def is_complete(self) -> bool:
+        return self._left == 0
+
+    async def receive_into(self, buffer: memoryview) -> int:
+        """httpx's errors."""
+        try:
+            count = await self._body.receive_into(buffer[: self._left], READ_TIMEOUT_S)
+        except trio.TooSlowError as error:
+            raise httpx.ReadTimeout(str(error)) from error
+        except (OSError, trio.ClosedResourceError) as error:
+            raise httpx.ReadError(str(error)) from error
+        if count == 0:
+            raise httpx.RemoteProtocolError(f"peer closed connection with {self._left} bytes of the body still to come")
+        self._left -= count
+        if self.is_complete:
+            self._body.close()
+            self._rest.end()
+        return count
 
 
 class Transport:
@@ -179,7 +279,7 @@ class Transport:
         await self._transport.aclose()
 
 
-class _WideStream(httpcore.AsyncNetworkStream):
+class _PlainStream(httpcore.AsyncNetworkStream):
     """Reads READ_SIZE bytes at a time where httpcore would read 64 KiB: a fast body costs a third less CPU so."""
 
     def __init__(self, inner: httpcore.AsyncNetworkStream) -> None:
@@ -200,10 +300,68 @@ class _WideStream(httpcore.AsyncNetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> httpcore.AsyncNetworkStream:
-        return _WideStream(await self._inner.start_tls(ssl_context, server_hostname, timeout))
+        try:
+            tls = TlsSocket(self.get_extra_info("socket"), ssl_context, server_hostname)
+        except (OSError, ValueError) as error:
+            raise httpcore.ConnectError(error) from error
+        try:
+            with trio.fail_after(inf if timeout is None else timeout):
+                await tls.start()
+        except BaseException as error:
+            tls.close()
+            if isinstance(error, trio.TooSlowError):
+                raise httpcore.ConnectTimeout(error) from error
+            if isinstance(error, OSError):
+                raise httpcore.ConnectError(error) from error
+            raise
+        return _TlsStream(tls)
 
     def get_extra_info(self, info: str) -> Any:
         return self._inner.get_extra_info(info)
+
+    def raw_body(self) -> RawBody:
+        sock = self.get_extra_info("socket")
+        return RawBody(sock, lambda view: os.readv(sock.fileno(), [view]))
+
+
+class _TlsStream(httpcore.AsyncNetworkStream):
+    def __init__(self, tls: TlsSocket) -> None:
+        self._tls = tls
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+        try:
+            with trio.fail_after(inf if timeout is None else timeout):
+                return await self._tls.receive_some(max(max_bytes, READ_SIZE))
+        except trio.TooSlowError as error:
+            raise httpcore.ReadTimeout(error) from error
+        except (OSError, trio.ClosedResourceError) as error:
+            raise httpcore.ReadError(error) from error
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        try:
+            with trio.fail_after(inf if timeout is None else timeout):
+                await self._tls.send_all(buffer)
+        except trio.TooSlowError as error:
+            raise httpcore.WriteTimeout(error) from error
+        except (OSError, trio.ClosedResourceError) as error:
+            raise httpcore.WriteError(error) from error
+
+    async def aclose(self) -> None:
+        self._tls.close()
+        await trio.lowlevel.checkpoint()
+
+    def get_extra_info(self, info: str) -> Any:
+        match info:
+            case "ssl_object":
+                return self._tls.ssl
+            case "is_readable":
+                return self._tls.is_readable
+            case "server_addr":
+                return self._tls.ssl.getpeername()
+        return None
+
+    def raw_body(self) -> RawBody:
+        return RawBody(self._tls.ssl, self._tls.receive_now)
 
 
 class _GuardedBackend(httpcore.AsyncNetworkBackend):
@@ -236,16 +394,16 @@ class _GuardedBackend(httpcore.AsyncNetworkBackend):
         if (host, port) == self._home[1:]:
             stream = await self._inner.connect_tcp(host, port, timeout, local_address, socket_options)
             self._open = self._open or self._private(stream.get_extra_info("server_addr")[0])
-            return _WideStream(stream)
+            return _PlainStream(stream)
         if not self.refuses(host):
-            return _WideStream(await self._inner.connect_tcp(host, port, timeout, local_address, socket_options))
+            return _PlainStream(await self._inner.connect_tcp(host, port, timeout, local_address, socket_options))
         addresses = await self._public_addresses(host, port)
         share = None if timeout is None else timeout / len(addresses)
         for address in addresses[:-1]:
             with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
-                return _WideStream(await self._inner.connect_tcp(address, port, share, local_address, socket_options))
+                return _PlainStream(await self._inner.connect_tcp(address, port, share, local_address, socket_options))
         stream = await self._inner.connect_tcp(addresses[-1], port, share, local_address, socket_options)
-        return _WideStream(stream)
+        return _PlainStream(stream)
 
     async def _public_addresses(self, host: str, port: int) -> list[str]:
         try:

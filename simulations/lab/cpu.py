@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import TracebackType
 
+TICKS_PER_S = 100  # USER_HZ: the same on every Linux architecture in use
 _IDLE_FIELDS = (3, 4)  # idle, iowait (proc(5), /proc/stat)
 
 
@@ -19,9 +20,10 @@ def _cpu_ticks() -> tuple[int, int]:
 
 
 class Busy:
-    """The busy share of the whole machine over a `with` block, from 0 to 1, in `.share`."""
+    """The busy share of the whole machine over a `with` block, from 0 to 1, in `.share`; CPU seconds in `.seconds`."""
 
     share = 0.0
+    seconds = 0.0
 
     def __enter__(self) -> Busy:
         self._start = _cpu_ticks()
@@ -30,12 +32,8 @@ class Busy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.share = self.so_far()
-
-    def so_far(self) -> float:
-        """The busy share since the block began."""
         total, idle = (now - then for now, then in zip(_cpu_ticks(), self._start, strict=True))
-        return 1 - idle / total if total else 0.0
+        self.share, self.seconds = (1 - idle / total if total else 0.0), (total - idle) / TICKS_PER_S
 
 
 def _status_field(pid: int, field: str) -> int:
@@ -58,4 +56,4 @@ def anonymous_bytes(pid: int) -> int:
 def cpu_seconds(pid: int) -> float:
     """User and system time that a process has used, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / 100  # utime, stime; USER_HZ is 100 on every Linux architecture in use
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_S  # utime, stime

@@ -92,6 +92,7 @@ class Lab:
         self._fabric: Fabric | None = None
         self.machines: list[Machine] = []
         self.trackers: list[Tracker] = []
+        self.registry: Registry
         self.front: Front
 
     def __enter__(self) -> Lab:
@@ -140,10 +141,12 @@ class Lab:
         member = self._member("upstream")
         prefix = member.prefix if member else ()
         namespace = member.namespace if member else None
-        registry = Registry(self.directory / "registry", self._storage, namespace=namespace, prefix=prefix)
-        self._stack.enter_context(registry)
+        self.registry = Registry(self.directory / "registry", self._storage, namespace=namespace, prefix=prefix)
+        self._stack.enter_context(self.registry)
         host = member.address if member else "127.0.0.1"
-        self.front = Front(self.directory / "front", registry.address, host=host, prefix=prefix, rate=self.plan.rate)
+        self.front = Front(
+            self.directory / "front", self.registry.address, host=host, prefix=prefix, rate=self.plan.rate
+        )
         self._stack.enter_context(self.front)
 
     def _make_machine(self, name: str) -> Machine:

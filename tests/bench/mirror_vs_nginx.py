@@ -1,21 +1,24 @@
 """A cached blob from the mirror to curl, against the same file from nginx with sendfile.
 
-`python -m tests.bench.mirror_vs_nginx`: a command, not a test. It prints medians of alternating runs and their ratio,
-above 1 if the mirror is the faster one. Both serve from one process over loopback; the file is in the page cache.
+    python -m tests.bench.mirror_vs_nginx
+
+Both serve over loopback, from one process each; the file is in the page cache. Downloads alternate, in pairs; the ratio
+is nginx's time over the mirror's, so above 1 the mirror is the faster one. The table has the median over all pairs and
+between what half of the pairs lie. CPU seconds are the server's, for each GB.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import shutil
-import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
@@ -23,22 +26,14 @@ import trio
 from p2pd.mirror import MirrorSettings, NotAvailable, PassedThrough, serve_mirror
 from p2pd.oci import Descriptor, Kind
 from p2pd.units import format_rate, parse_size
+from tests.bench import nginx
+from tests.bench.table import print_table
+from tests.lab import cpu_seconds
 
-NGINX_CONFIGURATION = """
-daemon off;
-worker_processes 1;
-pid {folder}/nginx.pid;
-error_log {folder}/error.log;
-events {{ worker_connections 64; }}
-http {{
-    access_log off;
-    sendfile on;
-    tcp_nopush on;
-    client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;
-    uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
-    server {{ listen 127.0.0.1:{port}; root {folder}/files; }}
-}}
-"""
+RATIO_MIN = 1.0
+BYTES_AIMED = 4_000_000_000  # moved by each side for one row, in at least PAIRS_MIN and at most PAIRS_MAX downloads
+PAIRS_MIN, PAIRS_MAX = 5, 41
+PATH = "/v2/library/bench/blobs/sha256:" + "a" * 64
 
 
 class _FileReader:
@@ -84,76 +79,111 @@ class _FileLibrary:
         raise NotAvailable("NAME_UNKNOWN", "there is no upstream here")
 
 
-async def curl(url: str, size: int) -> float:
-    """Bytes a second of one download."""
-    command = ["curl", "-sS", "-f", "-o", "/dev/null", "-w", "%{size_download} %{time_total}", url]
-    result = await trio.run_process(command, capture_stdout=True)
-    received, took_s = result.stdout.split()
-    if int(received) != size:
-        raise SystemExit(f"{url}: {received.decode()} bytes instead of {size}")
-    return size / float(took_s)
+async def serve(path: Path) -> None:
+    """The mirror's process: says its port, and serves until killed."""
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    print(listeners[0].socket.getsockname()[1], flush=True)
+    await serve_mirror(listeners, _FileLibrary(path), MirrorSettings())
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+@dataclass
+class Server:
+    url: str
+    pid: int
+    seconds: list[float] = field(default_factory=list)
+    cpu: float = 0.0
 
 
-def prepare(folder: Path, size: int, nginx_port: int) -> None:
-    """The file, and nginx's configuration."""
-    folder.chmod(0o755)  # nginx's worker runs as another user
-    (folder / "files").mkdir()
+def download(server: Server, size: int, clients: int) -> float:
+    """Seconds until the last of so many curls, begun together, has the whole file."""
+    command = ["curl", "-sS", "-f", "-o", "/dev/null", "-w", "%{size_download} %{time_total}", server.url]
+    before = cpu_seconds(server.pid)
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(clients)]
+    slowest = 0.0
+    for one in running:
+        words = (one.communicate()[0] or "0 0").split()
+        if one.returncode or int(words[0]) != size:
+            raise SystemExit(f"{server.url}: {words[0]} bytes instead of {size}")
+        slowest = max(slowest, float(words[1]))
+    server.cpu += cpu_seconds(server.pid) - before
+    return slowest
+
+
+def row(mirror: Server, other: Server, size: int, clients: int, pairs: int) -> list[str]:
+    servers = (other, mirror)
+    for server in servers:
+        download(server, size, clients)  # once without counting: page cache, and curl itself
+        server.seconds, server.cpu = [], 0.0
+    for number in range(pairs):
+        for server in servers if number % 2 else servers[::-1]:
+            server.seconds.append(download(server, size, clients))
+    ratios = sorted(theirs / ours for ours, theirs in zip(mirror.seconds, other.seconds, strict=True))
+    median = statistics.median(ratios)
+    moved = size * clients
+    rates = [format_rate(moved / statistics.median(server.seconds)) for server in servers]
+    cpu = [f"{server.cpu / pairs / moved * 1e9:.2f}" for server in servers]
+    half = f"{ratios[len(ratios) // 4]:.2f} - {ratios[-1 - len(ratios) // 4]:.2f}"
+    fits = "ok" if median >= RATIO_MIN else f"below {RATIO_MIN:g}"
+    return [f"{size / 1e6:g} MB", str(clients), str(pairs), *rates, f"{median:.3f}", half, fits, *cpu]
+
+
+def measure(folder: Path, sizes: list[int], clients: list[int], pairs: int) -> None:
+    files = folder / "files"
+    files.mkdir()
     block = os.urandom(1 << 20)
-    with (folder / "files" / "blob").open("wb") as file:
-        for offset in range(0, size, len(block)):
-            file.write(block[: size - offset])
-    (folder / "nginx.conf").write_text(NGINX_CONFIGURATION.format(folder=folder, port=nginx_port))
-
-
-async def measure(folder: Path, size: int, rounds: int, nginx_port: int) -> None:
-    """Alternate downloads from both, and print what came out."""
-    async with trio.open_nursery() as nursery:
-        nginx = await nursery.start(trio.run_process, ["nginx", "-c", f"{folder}/nginx.conf"])
-        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        await nursery.start(serve_mirror, listeners, _FileLibrary(folder / "files" / "blob"), MirrorSettings())
-        digest = "sha256:" + hashlib.sha256(b"any").hexdigest()
-        mirror_port = listeners[0].socket.getsockname()[1]
-        urls = {
-            "nginx": f"http://127.0.0.1:{nginx_port}/blob",
-            "mirror": f"http://127.0.0.1:{mirror_port}/v2/library/bench/blobs/{digest}",
-        }
-        await trio.sleep(0.5)
-        rates: dict[str, list[float]] = {name: [] for name in urls}
-        for url in urls.values():
-            await curl(url, size)  # once without counting: page cache, and curl itself
-        for number in range(rounds):
-            for name in sorted(urls, reverse=bool(number % 2)):
-                rates[name].append(await curl(urls[name], size))
-        nginx.terminate()
-        nursery.cancel_scope.cancel()
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    for name, values in rates.items():
-        spread = f"{format_rate(min(values))} to {format_rate(max(values))}"
-        print(f"{name:7} median {format_rate(medians[name])} of {rounds} runs ({spread})")
-    print(f"mirror / nginx = {medians['mirror'] / medians['nginx']:.2f}")
+    rows = []
+    for size in sizes:
+        with (files / "blob").open("wb") as file:
+            for offset in range(0, size, len(block)):
+                file.write(block[: size - offset])
+        command = [sys.executable, "-m", "tests.bench.mirror_vs_nginx", "--serve", files / "blob"]
+        with nginx.serving(files, folder / "nginx") as (port, worker):
+            ours = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+            try:
+                assert ours.stdout
+                mirror = Server(f"http://127.0.0.1:{int(ours.stdout.readline())}{PATH}", ours.pid)
+                other = Server(f"http://127.0.0.1:{port}/blob", worker)
+                for count in clients:
+                    fitting = min(PAIRS_MAX, max(PAIRS_MIN, BYTES_AIMED // (size * count)))
+                    rows.append(row(mirror, other, size, count, pairs or fitting))
+            finally:
+                ours.kill()
+                ours.wait()
+    header = [
+        "blob",
+        "clients",
+        "pairs",
+        "nginx",
+        "mirror",
+        "ratio",
+        "half of the pairs",
+        "",
+        "nginx's CPU",
+        "mirror's",
+    ]
+    print_table("a cached blob to curl, mirror / nginx in speed", header, rows)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--size", type=parse_size, default=parse_size("1GB"))
-    parser.add_argument("--rounds", type=int, default=7)
-    arguments = parser.parse_args()
-    for command in ("nginx", "curl"):
-        if shutil.which(command) is None:
-            raise SystemExit(f"{command} is needed: apt-get install nginx-light curl")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench.mirror_vs_nginx",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--sizes", default="10MB,200MB,2GB", help="of the blob (default: %(default)s)")
+    parser.add_argument("--clients", default="1,4", help="curls at a time (default: %(default)s)")
+    parser.add_argument("--pairs", type=int, default=0, help="downloads of each side for a row (default: by size)")
+    parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        trio.run(serve, options.serve)
+        return
+    if shutil.which("curl") is None:
+        raise SystemExit("curl is needed: apt-get install curl")
     with tempfile.TemporaryDirectory(prefix="p2pd-bench-") as folder:
-        port = free_port()
-        prepare(Path(folder), arguments.size, port)
-        try:
-            trio.run(measure, Path(folder), arguments.size, arguments.rounds, port)
-        except subprocess.CalledProcessError as error:
-            raise SystemExit(f"{error.cmd[0]} failed: {(error.stderr or b'').decode()}") from error
+        Path(folder).chmod(0o755)  # nginx's worker runs as another user
+        sizes = [parse_size(text) for text in options.sizes.split(",")]
+        measure(Path(folder), sizes, [int(text) for text in options.clients.split(",")], options.pairs)
 
 
 if __name__ == "__main__":

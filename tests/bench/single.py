@@ -4,6 +4,9 @@
 
 Both sides alternate in one run, each time with an empty p2pd and an empty containerd; medians are compared. The best
 that p2pd can do here is to cost nothing: 1.00.
+
+A second table says who used the machine meanwhile, in CPU seconds for each GB of image. Where upstream, p2pd and
+containerd share two cores and nothing else limits them, it is these that add up to the time.
 """
 
 from __future__ import annotations
@@ -11,15 +14,43 @@ from __future__ import annotations
 import argparse
 import shutil
 import statistics
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from p2pd.units import format_rate, format_size, parse_rate, parse_size
 from tests.bench.table import print_table, verdict
-from tests.lab import REGISTRY_NAME, Busy, Lab, LabError, Layer, Machine, Plan, Warehouse, reference, write_hosts
+from tests.lab import (
+    REGISTRY_NAME,
+    Busy,
+    Lab,
+    LabError,
+    Layer,
+    Machine,
+    Plan,
+    Warehouse,
+    cpu_seconds,
+    reference,
+    write_hosts,
+)
 
 RATIO_MAX = 1.10
 SECONDS_AIMED = 4.0  # of one pull; long enough that the start of `ctr` does not matter
 SIZE_MAX = "300MB"
+RATES = "10MB/s,30MB/s,100MB/s,200MB/s,none"
+PARTS = ("p2pd", "containerd", "upstream", "all")
+
+
+@dataclass
+class Side:
+    """What the pulls of one side took: seconds, the machine's busy share, CPU seconds by part of the lab."""
+
+    seconds: list[float] = field(default_factory=list)
+    busy: list[float] = field(default_factory=list)
+    cpu: dict[str, list[float]] = field(default_factory=lambda: {part: [] for part in PARTS})
+
+    def cpu_row(self, size: int) -> list[str]:
+        """Medians, for each GB."""
+        return [f"{statistics.median(self.cpu[part]) / size * 1e9:.2f}" for part in PARTS]
 
 
 def empty(machine: Machine) -> None:
@@ -30,36 +61,46 @@ def empty(machine: Machine) -> None:
     machine.containerd.reset()
 
 
-def timed(machine: Machine, name: str, hosts: Path) -> float:
-    pull = machine.containerd.pull(name, hosts, unpack=False, timeout_s=600)
+def timed(lab: Lab, name: str, hosts: Path, side: Side) -> None:
+    (machine,) = lab.machines
+    pids = {
+        "p2pd": [machine.node.process.pid],
+        "containerd": [machine.containerd.process.pid],
+        "upstream": [lab.front.process.pid, lab.registry.process.pid],
+    }
+    before = {part: sum(map(cpu_seconds, those)) for part, those in pids.items()}
+    with Busy() as busy:
+        pull = machine.containerd.pull(name, hosts, unpack=False, timeout_s=600)
     if not pull.ok:
         raise LabError(f"the pull failed: {pull.errors}\n{machine.node.process.tail()}")
-    return pull.seconds
+    side.seconds.append(pull.seconds)
+    side.busy.append(busy.share)
+    for part, those in pids.items():
+        side.cpu[part].append(sum(map(cpu_seconds, those)) - before[part])
+    side.cpu["all"].append(busy.seconds)
 
 
-def compare(lab: Lab, name: str, rounds: int) -> tuple[list[float], list[float], float]:
-    """Seconds through p2pd, seconds straight, and the machine's busy share through p2pd."""
+def compare(lab: Lab, name: str, rounds: int) -> tuple[Side, Side]:
+    """Through p2pd, and straight."""
     (machine,) = lab.machines
     straight_hosts = lab.directory / "straight"
     write_hosts(straight_hosts, REGISTRY_NAME, lab.front.url, [])
-    through, straight, busy_shares = [], [], []
+    through, straight = Side(), Side()
     for turn in range(rounds):
-        for which in ("p2pd", "straight") if turn % 2 == 0 else ("straight", "p2pd"):
+        sides = [(through, machine.hosts), (straight, straight_hosts)]
+        for side, hosts in sides if turn % 2 == 0 else reversed(sides):
             empty(machine)
-            if which == "straight":
-                straight.append(timed(machine, name, straight_hosts))
-            else:
-                with Busy() as busy:
-                    through.append(timed(machine, name, machine.hosts))
-                busy_shares.append(busy.share)
-    return through, straight, statistics.median(busy_shares)
+            timed(lab, name, hosts, side)
+    return through, straight
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench.single", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rates", default="10MB/s,30MB/s,100MB/s,none", help="of upstream (default: %(default)s)")
+    parser.add_argument(
+        "--rates", default="10MB/s,30MB/s,100MB/s,200MB/s,none", help="of upstream (default: %(default)s)"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="pulls of each side (default: %(default)s)")
     parser.add_argument("--layers", type=int, default=2, help="layers of the image (default: %(default)s)")
     parser.add_argument("--trackers", type=int, default=1)
@@ -68,7 +109,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     options = parse()
-    rows = []
+    rows, budget = [], []
     with Warehouse() as warehouse:
         for text in options.rates.split(","):
             rate = parse_rate(text)
@@ -78,13 +119,19 @@ def main() -> None:
             image = warehouse.image(repository, layers)
             plan = Plan(nodes=1, trackers=options.trackers, rate=rate)
             with Lab(warehouse.lab_directory(), warehouse.storage, plan) as lab:
-                through, straight, busy = compare(lab, reference(repository), options.rounds)
-            one, other = statistics.median(through), statistics.median(straight)
+                through, straight = compare(lab, reference(repository), options.rounds)
+            one, other = (statistics.median(side.seconds) for side in (through, straight))
+            pairs = [mine / theirs for mine, theirs in zip(through.seconds, straight.seconds, strict=True)]
             speed = format_rate(rate) if rate else "unlimited"
-            times = [f"{one:.2f} s", f"{other:.2f} s", f"{one / other:.3f}", verdict(one / other, RATIO_MAX)]
-            rows.append([speed, format_size(image.size), *times, f"{busy:.0%}"])
-    header = ["upstream", "image", "through p2pd", "straight", "ratio", "", "busy"]
+            times = [f"{one:.2f} s", f"{other:.2f} s", f"{one / other:.3f}", f"{min(pairs):.2f} - {max(pairs):.2f}"]
+            shares = [f"{statistics.median(side.busy):.0%}" for side in (through, straight)]
+            rows.append([speed, format_size(image.size), *times, verdict(one / other, RATIO_MAX), *shares])
+            budget.append([f"{speed}, through p2pd", *through.cpu_row(image.size)])
+            budget.append([f"{speed}, straight", *straight.cpu_row(image.size)])
+    header = ["upstream", "image", "through p2pd", "straight", "ratio", "of pairs", "", "busy", "busy straight"]
     print_table(f"one node, empty swarm; medians of {options.rounds}", header, rows)
+    header = ["upstream", *PARTS[:-1], "whole machine"]
+    print_table("CPU seconds for each GB of image", header, budget)
 
 
 if __name__ == "__main__":

@@ -220,19 +220,20 @@ class Stream:
         self.opened = opened
         self._body, self._position, self._end = body, opened.start, end
 
-    async def receive_some(self, limit: int) -> bytes:
+    async def receive_into(self, buffer: memoryview) -> int:
         body, at = self._body, self._position
         if at >= body.silent_at:
             await trio.sleep_forever()
         if at >= body.breaks_at:
             raise Unreachable("the connection was lost")
         if at >= body.ends_at:
-            return b""
+            return 0
         borders = (b for b in (body.breaks_at, body.ends_at, body.silent_at, self._end) if b > at)
-        data = body.data[at : int(min(at + limit, at + RECEIVE_MAX, *borders))]
+        data = body.data[at : int(min(at + len(buffer), at + RECEIVE_MAX, *borders))]
         await trio.sleep(len(data) / body.rate)
         self._position += len(data)
-        return data
+        buffer[: len(data)] = data
+        return len(data)
 
 
 class Upstreams:

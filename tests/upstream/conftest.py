@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from p2pd.upstream import UpstreamConfig, Upstreams
+from p2pd.upstream import BlobStream, UpstreamConfig, Upstreams
 from tests.lab.process import free_port
 from tests.upstream.token_service import ISSUER, SERVICE, TokenService
 
@@ -59,6 +59,12 @@ def upstream(url: str, **values: object) -> tuple[Upstreams, str, Calls]:
     values.setdefault("proxy", "")
     config = UpstreamConfig(host=host, url=url, **values)  # type: ignore[arg-type]
     return Upstreams({host: config}, on_request=calls, **extra), host, calls  # type: ignore[arg-type]
+
+
+async def receive_some(stream: BlobStream, limit: int = 1 << 20) -> bytes:
+    """The stream's next bytes, b"" at its end."""
+    buffer = bytearray(limit)
+    return bytes(buffer[: await stream.receive_into(memoryview(buffer))])
 
 
 @pytest.fixture(scope="session")

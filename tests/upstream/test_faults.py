@@ -13,7 +13,7 @@ import trio.testing
 
 from p2pd.oci import Descriptor
 from p2pd.upstream import BadAnswer, NotFound, RateLimited, Unreachable, registry, transport
-from tests.upstream.conftest import MANIFEST_TYPE, sha256, upstream
+from tests.upstream.conftest import MANIFEST_TYPE, receive_some, sha256, upstream
 from tests.upstream.scripted import FIN, HANG, RESET, Request, Script, answer, scripted
 
 BODY = bytes(range(256)) * 100
@@ -29,10 +29,10 @@ async def fetch(script: Script, start: int = 0, limit: int = 1 << 20) -> bytes:
             async with upstreams.get(host).open("blob", "a/b", DIGEST, start) as stream:
                 assert (stream.opened.start, stream.opened.size) == (start, len(BODY))
                 chunks = []
-                while chunk := await stream.receive_some(limit):
+                while chunk := await receive_some(stream, limit):
                     assert len(chunk) <= limit
                     chunks.append(chunk)
-                assert await stream.receive_some() == b""
+                assert await receive_some(stream) == b""
                 return b"".join(chunks)
         finally:
             await upstreams.aclose()
@@ -52,7 +52,7 @@ async def test_limit_of_a_read(limit: int) -> None:
     async with scripted(always(answer(200, body))) as server:
         upstreams, host, _ = upstream(server.url)
         async with upstreams.get(host).open("blob", "a/b", DIGEST) as stream:
-            while chunk := await stream.receive_some(limit):
+            while chunk := await receive_some(stream, limit):
                 assert len(chunk) <= limit
                 received += chunk
         await upstreams.aclose()
@@ -401,12 +401,12 @@ async def test_a_stream_left_early_leaves_nothing_behind() -> None:
         upstreams, host, _ = upstream(server.url)
         for _ in range(3):
             async with upstreams.get(host).open("blob", "a/b", DIGEST) as stream:
-                assert await stream.receive_some()
+                assert await receive_some(stream)
             async with upstreams.get(host).open("blob", "a/b", DIGEST):
                 pass
             with trio.move_on_after(0.02):
                 async with upstreams.get(host).open("blob", "a/b", DIGEST) as stream:
-                    await stream.receive_some()
+                    await receive_some(stream)
                     await trio.sleep_forever()
         gc.collect()  # a generator that was left hanging would warn now, and warnings are errors
         await trio.testing.wait_all_tasks_blocked()
@@ -426,7 +426,7 @@ async def test_a_connection_is_used_again() -> None:
         for _ in range(3):
             await one.resolve("a/b", "v1")
             async with one.open("blob", "a/b", DIGEST) as stream:
-                while await stream.receive_some():
+                while await receive_some(stream):
                     pass
             with pytest.raises(NotFound):
                 await one.resolve("a/b", "gone")
@@ -439,12 +439,12 @@ async def test_a_body_that_broke_stays_broken() -> None:
     async with scripted(always(*steps)) as server:
         upstreams, host, _ = upstream(server.url)
         async with upstreams.get(host).open("blob", "a/b", DIGEST) as stream:
-            assert await stream.receive_some() == BODY[:100]
+            assert await receive_some(stream) == BODY[:100]
             with trio.move_on_after(0.05):
-                await stream.receive_some()
+                await receive_some(stream)
             for _ in range(2):
                 with pytest.raises(Unreachable, match="given up in the middle"):
-                    await stream.receive_some()
+                    await receive_some(stream)
         await upstreams.aclose()
 
 

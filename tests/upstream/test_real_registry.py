@@ -11,7 +11,7 @@ import trio
 
 from p2pd.oci import Descriptor
 from p2pd.upstream import BlobStream, Denied, NotFound, Upstreams
-from tests.upstream.conftest import MANIFEST_TYPE, RealRegistries, upstream
+from tests.upstream.conftest import MANIFEST_TYPE, RealRegistries, receive_some, upstream
 from tests.upstream.token_service import SERVICE
 
 ALICE = {"username": "alice", "password": "s3cret, with a comma"}
@@ -19,7 +19,7 @@ ALICE = {"username": "alice", "password": "s3cret, with a comma"}
 
 async def read_all(stream: BlobStream) -> bytes:
     chunks = []
-    while chunk := await stream.receive_some():
+    while chunk := await receive_some(stream):
         chunks.append(chunk)
     return b"".join(chunks)
 

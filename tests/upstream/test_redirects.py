@@ -16,7 +16,7 @@ from cryptography.x509.oid import NameOID
 from p2pd.upstream import BadAnswer, Denied, Unreachable, Upstreams
 from p2pd.upstream.errors import AddressRefused
 from p2pd.upstream.transport import environment_proxy
-from tests.upstream.conftest import sha256, upstream
+from tests.upstream.conftest import receive_some, sha256, upstream
 from tests.upstream.scripted import Request, Script, answer, scripted
 
 BODY = b"layer" * 1000
@@ -27,7 +27,7 @@ ALICE = {"username": "alice", "password": "open sesame"}
 async def fetch(upstreams: Upstreams, host: str, start: int = 0) -> bytes:
     chunks = []
     async with upstreams.get(host).open("blob", "a/b", DIGEST, start) as stream:
-        while chunk := await stream.receive_some():
+        while chunk := await receive_some(stream):
             chunks.append(chunk)
     return b"".join(chunks)
 

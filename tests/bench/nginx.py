@@ -1,0 +1,55 @@
+"""nginx with sendfile, as the benches' yardstick and as a cheap upstream: one worker, one folder, plain HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.lab import free_port, socket_in, wait_until
+
+CONFIGURATION = """
+daemon off;
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{ worker_connections 64; }}
+http {{
+    access_log off;
+    sendfile on;
+    tcp_nopush on;
+    client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;
+    uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
+    server {{ listen 127.0.0.1:{port}; root {files}; }}
+}}
+"""
+
+
+@contextlib.contextmanager
+def serving(files: Path, folder: Path) -> Iterator[tuple[int, int]]:
+    """Serves `files` and keeps its own in `folder`; its port, and its worker's process id."""
+    if shutil.which("nginx") is None:
+        raise SystemExit("nginx is needed: apt-get install nginx-light")
+    for path in (files, folder):
+        path.mkdir(exist_ok=True)
+        path.chmod(0o755)  # the worker runs as another user
+    port = free_port()
+    (folder / "nginx.conf").write_text(CONFIGURATION.format(folder=folder, files=files, port=port))
+    process = subprocess.Popen(["nginx", "-c", folder / "nginx.conf"])
+    try:
+        wait_until(lambda: _listens(port), "nginx")
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        yield port, int(children[0])
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket_in(None, ("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
