@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -208,3 +209,108 @@ async def test_a_checkpoint_in_each_call(fd: int) -> None:
         for count in (0, 1):
             with trio.testing.assert_checkpoints():
                 await send_file_range(ours, fd, 0, count, stall_timeout=STALL_S)
+
+
+# Long runs go out from a worker thread
+
+
+@pytest.fixture
+def pumps(monkeypatch: pytest.MonkeyPatch) -> list[filesend._Pump]:
+    """All that were used, in their order."""
+    made = []
+
+    class Noted(filesend._Pump):
+        def __init__(self, *descriptors: int) -> None:
+            super().__init__(*descriptors)
+            made.append(self)
+
+    monkeypatch.setattr(filesend, "_Pump", Noted)
+    return made
+
+
+async def test_a_long_run_goes_out_from_a_thread(fd: int, content: bytes, pumps: list[filesend._Pump]) -> None:
+    assert await sent_and_received(fd, 0, SIZE) == content
+    assert sum(pump.sent for pump in pumps) > SIZE // 2
+
+
+async def test_a_short_run_does_not(fd: int, content: bytes, pumps: list[filesend._Pump]) -> None:
+    count = filesend.PUMP_MIN
+    assert await sent_and_received(fd, 0, count) == content[:count]
+    assert not pumps
+
+
+async def test_no_thread_is_free(fd: int, content: bytes, pumps: list[filesend._Pump]) -> None:
+    limiter = filesend._limiter(filesend._pumps, filesend.PUMPS_MAX)
+    for number in range(filesend.PUMPS_MAX):
+        limiter.acquire_on_behalf_of_nowait(number)
+    assert await sent_and_received(fd, 0, SIZE) == content
+    assert not pumps
+
+
+async def test_a_receiver_that_does_not_keep_up_holds_no_thread(fd: int, pumps: list[filesend._Pump]) -> None:
+    ours, theirs = trio.socket.socketpair()
+    with ours, theirs:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: send_file_range(ours, fd, 0, SIZE, stall_timeout=STALL_S))
+            await trio.testing.wait_all_tasks_blocked()
+            assert not pumps
+            await theirs.recv(1 << 20)
+            with trio.fail_after(5):
+                while not (pumps and pumps[0].is_slow):  # noqa: ASYNC110  (a thread's field is nobody's event)
+                    await trio.sleep(0.001)
+            await trio.testing.wait_all_tasks_blocked()
+            assert filesend._limiter(filesend._pumps, filesend.PUMPS_MAX).borrowed_tokens == 0
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_cold_file_in_a_thread_does_not_hold_up_the_loop(
+    fd: int, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, ticks = os.sendfile, 0
+    loop = threading.get_ident()
+
+    def slow(out: int, source: int, offset: int, count: int) -> int:
+        if threading.get_ident() != loop:
+            time.sleep(0.05)
+        return real(out, source, offset, count)
+
+    monkeypatch.setattr(os, "sendfile", slow)
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await trio.sleep(0.005)
+            ticks += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tick)
+        assert await sent_and_received(fd, 0, SIZE) == content
+        nursery.cancel_scope.cancel()
+    assert ticks >= 5
+
+
+async def test_a_cancelled_run_ends_with_fin_and_leaves_no_descriptor(fd: int, content: bytes) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    ours, theirs = trio.socket.socketpair()
+    received = b""
+    with ours, theirs:
+        async with trio.open_nursery() as nursery:
+
+            async def receive() -> None:
+                nonlocal received
+                received = await receive_all(theirs)
+
+            nursery.start_soon(receive)
+            with trio.CancelScope() as scope:
+                nursery.start_soon(lambda: _cancel_soon(scope))
+                await send_file_range(ours, fd, 0, SIZE, stall_timeout=STALL_S)
+            ours.shutdown(trio.socket.SHUT_WR)
+    assert content.startswith(received)
+    with trio.fail_after(5):
+        while len(os.listdir("/proc/self/fd")) > before:  # noqa: ASYNC110  (a thread that nobody waits for)
+            await trio.sleep(0.01)
+
+
+async def _cancel_soon(scope: trio.CancelScope) -> None:
+    await trio.sleep(0.005)
+    scope.cancel()

@@ -255,7 +255,7 @@ class Puller:
     async def _receive(
         self, stream: BlobStream, pulling: Pulling, buffers: Buffers, send: trio.MemorySendChannel[Chunk]
     ) -> None:
-        """Bytes up to what is allowed, in chunks that end where pieces end; each with the time that it took to come."""
+        """Bytes up to what is allowed, in chunks; each with the time that it took to come."""
         arrival = pulling.arrival
         position = stream.opened.start
         end = min(arrival.size, pulling.end * arrival.piece_size)
@@ -263,17 +263,18 @@ class Puller:
             await self._allowed(pulling, position // arrival.piece_size)
             buffers.size = self._chunk_size()
             buffer = await buffers.take()
-            border = min(end, (position // arrival.piece_size + 1) * arrival.piece_size)
-            room = memoryview(buffer)[: border - position]
+            room = memoryview(buffer)[: min(end, pulling.allowed * arrival.piece_size) - position]
             count, begun = 0, trio.current_time()
+            piece_end = arrival.piece_size - position % arrival.piece_size  # a whole piece does not wait for company
             while count < len(room):
+                asked = len(room) - count
                 received = await stream.receive_into(room[count:])
                 if not received:
                     raise BadAnswer("upstream's body ended early")
                 count += received
                 arrival.from_upstream += received
                 self._metrics.received("upstream", received)
-                if trio.current_time() - begun > CHUNK_S:
+                if trio.current_time() - begun > CHUNK_S or (count >= piece_end and received < asked):
                     break
             position += count
             await send.send(Chunk(buffer, count, trio.current_time() - begun))
@@ -292,25 +293,35 @@ class Puller:
         compression = Compression(pulling.state, offset)
         seconds = 0.0
 
-        def work(data: memoryview, at: int) -> None:
-            compression.update(data)
+        def work(data: memoryview, at: int) -> list[bytes]:
+            """The states after the pieces that end in `data`."""
+            states, done = [], 0
+            while done < len(data):
+                part = data[done : done + arrival.piece_size - (at + done) % arrival.piece_size]
+                compression.update(part)
+                done += len(part)
+                if at + done == arrival.size:
+                    states.append(compression.digest())
+                elif (at + done) % arrival.piece_size == 0:
+                    states.append(compression.state())
             partial.write(at, data)
+            return states
 
         async with receive:
             async for chunk in receive:
                 data = memoryview(chunk.buffer)[: chunk.count]
-                await trio.to_thread.run_sync(work, data, offset, limiter=self._threads)
+                states = await trio.to_thread.run_sync(work, data, offset, limiter=self._threads)
                 buffers.give_back(chunk.buffer)
                 if arrival.own_end == offset:
                     arrival.own_end = offset + chunk.count
                     arrival.progress()
                 offset += chunk.count
                 seconds += chunk.seconds
-                ends_blob = offset == arrival.size
-                if ends_blob or offset % arrival.piece_size == 0:
-                    pulling.state = compression.digest() if ends_blob else compression.state()
+                for state in states:
+                    pulling.state = state
                     pulling.first += 1
-                    self._engine.post(ev.PieceStored(digest, pulling.first - 1, pulling.state, seconds))
+                    self._engine.post(ev.PieceStored(digest, pulling.first - 1, state, seconds / len(states)))
+                if states:
                     seconds = 0.0
 
     async def _allowed(self, pulling: Pulling, index: int) -> None:

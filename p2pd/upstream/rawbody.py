@@ -13,7 +13,7 @@ from contextlib import suppress
 
 import trio
 
-LOW_WATER = 256 * 1024  # bytes that are worth waking up for: each waking costs some 50 us
+LOW_WATER = 512 * 1024  # bytes that are worth waking up for: each waking costs some 50 us
 COMPANY_S = 0.02  # how long fewer bytes wait for company, where upstream is slow
 TURN_BYTES = 1024 * 1024  # received without letting the other tasks have their turn: well under a millisecond
 
