@@ -103,8 +103,6 @@ def watch_huge(directory: Path, size: int, streams: int) -> Peak:
     blob.parent.mkdir(parents=True)
     with blob.open("wb") as file:
         file.truncate(size)
-    for folder in (files, *blob.relative_to(files).parents):
-        (files / folder).chmod(0o755)
     with nginx.serving(files, directory / "nginx") as (port, _):
         settings = {"store": {"size_limit": f"{2 * size}B"}}
         node = Node(

@@ -181,7 +181,6 @@ def main() -> None:
     if shutil.which("curl") is None:
         raise SystemExit("curl is needed: apt-get install curl")
     with tempfile.TemporaryDirectory(prefix="p2pd-bench-") as folder:
-        Path(folder).chmod(0o755)  # nginx's worker runs as another user
         sizes = [parse_size(text) for text in options.sizes.split(",")]
         measure(Path(folder), sizes, [int(text) for text in options.clients.split(",")], options.pairs)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from tests.lab import free_port, socket_in, wait_until
 
 CONFIGURATION = """
 daemon off;
+user {user};
 worker_processes 1;
 pid {folder}/nginx.pid;
 error_log {folder}/error.log;
@@ -32,11 +34,9 @@ def serving(files: Path, folder: Path) -> Iterator[tuple[int, int]]:
     """Serves `files` and keeps its own in `folder`; its port, and its worker's process id."""
     if shutil.which("nginx") is None:
         raise SystemExit("nginx is needed: apt-get install nginx-light")
-    for path in (files, folder):
-        path.mkdir(exist_ok=True)
-        path.chmod(0o755)  # the worker runs as another user
-    port = free_port()
-    (folder / "nginx.conf").write_text(CONFIGURATION.format(folder=folder, files=files, port=port))
+    folder.mkdir()
+    port, user = free_port(), getpass.getuser()  # its own default user may not read a private directory
+    (folder / "nginx.conf").write_text(CONFIGURATION.format(folder=folder, files=files, port=port, user=user))
     process = subprocess.Popen(["nginx", "-c", folder / "nginx.conf"])
     try:
         wait_until(lambda: _listens(port), "nginx")

@@ -6,7 +6,7 @@ import gc
 import os
 import random
 import socket
-import ssl
+from pathlib import Path
 
 import pytest
 import trio
@@ -14,7 +14,7 @@ import trio.testing
 
 from p2pd.upstream import BadAnswer, BlobStream, Unreachable, rawbody, transport
 from p2pd.upstream.rawbody import RawBody
-from tests.upstream.conftest import receive_some, sha256, upstream
+from tests.upstream.conftest import receive_some, server_context, sha256, upstream
 from tests.upstream.scripted import FIN, HANG, RESET, Request, Script, answer, scripted
 
 BODY = random.Random(1).randbytes(1_000_003)
@@ -26,10 +26,15 @@ def bypassed(stream: BlobStream) -> bool:
     return stream._answer._bypass is not None
 
 
-async def fetch(script: Script, size: int = 1 << 20, tls: ssl.SSLContext | None = None) -> tuple[bytes, bool]:
+@pytest.fixture(params=["http", "https"])
+def certificate_or_none(request: pytest.FixtureRequest, certificate: Path) -> Path | None:
+    return certificate if request.param == "https" else None
+
+
+async def fetch(script: Script, size: int = 1 << 20, certificate: Path | None = None) -> tuple[bytes, bool]:
     """The blob, read `size` bytes at a time, and whether it came the short way."""
-    async with scripted(script, tls) as server:
-        upstreams, host, _ = upstream(server.url)
+    async with scripted(script, certificate and server_context(certificate)) as server:
+        upstreams, host, _ = upstream(server.url, ca=certificate)
         try:
             async with upstreams.get(host).open("blob", "a/b", DIGEST) as stream:
                 chunks = []
@@ -46,14 +51,14 @@ def always(*steps: object) -> Script:
 
 
 @pytest.mark.parametrize("size", [4_999, 65_536, 1 << 20])
-async def test_a_long_body_comes_the_short_way(size: int) -> None:
-    assert await fetch(always(answer(200, BODY)), size) == (BODY, True)
+async def test_a_long_body_comes_the_short_way(size: int, certificate_or_none: Path | None) -> None:
+    assert await fetch(always(answer(200, BODY)), size, certificate_or_none) == (BODY, True)
 
 
-async def test_in_small_parts() -> None:
+async def test_in_small_parts(certificate_or_none: Path | None) -> None:
     parts = [answer(200, BODY[:1], length=len(BODY))]
     parts += [BODY[at : at + 10_007] for at in range(1, len(BODY), 10_007)]
-    assert await fetch(always(*parts)) == (BODY, True)
+    assert await fetch(always(*parts), certificate=certificate_or_none) == (BODY, True)
 
 
 async def test_a_chunked_body_takes_the_long_way() -> None:
@@ -72,9 +77,9 @@ async def test_libraries_that_are_not_as_expected(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("sent", [HALF, len(BODY) - 1])
-async def test_cut_off(sent: int) -> None:
+async def test_cut_off(sent: int, certificate_or_none: Path | None) -> None:
     with pytest.raises(BadAnswer, match="peer closed connection"):
-        await fetch(always(answer(200, BODY[:sent], length=len(BODY)), FIN))
+        await fetch(always(answer(200, BODY[:sent], length=len(BODY)), FIN), certificate=certificate_or_none)
 
 
 async def test_reset() -> None:
@@ -82,15 +87,16 @@ async def test_reset() -> None:
         await fetch(always(answer(200, BODY[:HALF], length=len(BODY)), 0.05, RESET))
 
 
-async def test_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_silence(monkeypatch: pytest.MonkeyPatch, certificate_or_none: Path | None) -> None:
     monkeypatch.setattr(transport, "READ_TIMEOUT_S", 0.1)
     with pytest.raises(Unreachable, match="silent for"):
-        await fetch(always(answer(200, BODY[:HALF], length=len(BODY)), HANG))
+        await fetch(always(answer(200, BODY[:HALF], length=len(BODY)), HANG), certificate=certificate_or_none)
 
 
-async def test_a_few_bytes_do_not_wait_for_more() -> None:
-    async with scripted(always(answer(200, BODY[:HALF], length=len(BODY)), HANG)) as server:
-        upstreams, host, _ = upstream(server.url)
+async def test_a_few_bytes_do_not_wait_for_more(certificate_or_none: Path | None) -> None:
+    tls = certificate_or_none and server_context(certificate_or_none)
+    async with scripted(always(answer(200, BODY[:HALF], length=len(BODY)), HANG), tls) as server:
+        upstreams, host, _ = upstream(server.url, ca=certificate_or_none)
         async with upstreams.get(host).open("blob", "a/b", DIGEST) as stream:
             received = b""
             with trio.fail_after(5):
@@ -100,9 +106,10 @@ async def test_a_few_bytes_do_not_wait_for_more() -> None:
         await upstreams.aclose()
 
 
-async def test_what_is_cancelled_is_broken_and_leaves_nothing_behind() -> None:
-    async with scripted(always(answer(200, BODY[:HALF], length=len(BODY)), HANG)) as server:
-        upstreams, host, _ = upstream(server.url)
+async def test_what_is_cancelled_is_broken_and_leaves_nothing_behind(certificate_or_none: Path | None) -> None:
+    tls = certificate_or_none and server_context(certificate_or_none)
+    async with scripted(always(answer(200, BODY[:HALF], length=len(BODY)), HANG), tls) as server:
+        upstreams, host, _ = upstream(server.url, ca=certificate_or_none)
         async with upstreams.get(host).open("blob", "a/b", DIGEST) as stream:
             with trio.move_on_after(0.2):
                 while True:
@@ -117,16 +124,17 @@ async def test_what_is_cancelled_is_broken_and_leaves_nothing_behind() -> None:
         await upstreams.aclose()
 
 
-async def test_the_connection_is_used_again() -> None:
+async def test_the_connection_is_used_again(certificate_or_none: Path | None) -> None:
     """By the next request, whose answer has fewer bytes than a body waits for."""
+    tls = certificate_or_none and server_context(certificate_or_none)
 
     def script(request: Request) -> list[object]:
         if request.method == "HEAD":
             return [answer(200, length=len(BODY))]
         return [answer(200, BODY[:HALF], length=len(BODY)), 0.05, BODY[HALF:]]
 
-    async with scripted(script) as server:
-        upstreams, host, _ = upstream(server.url)
+    async with scripted(script, tls) as server:
+        upstreams, host, _ = upstream(server.url, ca=certificate_or_none)
         for _ in range(3):
             async with upstreams.get(host).open("blob", "a/b", DIGEST) as stream:
                 received = 0
