@@ -19,7 +19,7 @@ from p2pd.peers.transport import ConnectionLost, Transport
 from p2pd.ratelimit import RateLimit
 from p2pd.swarm.messages import RUN_SIZE_MAX, Hello, Message, Ping, ProtocolError, Run, encode
 
-WATCH_S = 5.0  # say something at least this often, and look so often whether the other side moves
+WATCH_S = 5.0  # look so often whether the other side moves, and whether there is something to say
 SILENCE_S = 20.0  # nothing heard for so long: the other side is dead
 DRAIN_MIN = 64 * 1024  # bytes that the other side takes within WATCH_S while it is sent something: slower ones are cut
 QUEUE_BYTES_MAX = 4 * 1024 * 1024  # of frames waiting to go out: a peer that does not read them is cut
@@ -103,6 +103,7 @@ class Connection:
         self._scope = trio.CancelScope()
         self._why = ""
         self._is_over = False
+        self._spoke_at = float("-inf")  # when a frame was queued last
         self.has_broken_protocol = False  # the reason for its end
         self.bytes_in = 0
         self.bytes_out = 0
@@ -112,6 +113,7 @@ class Connection:
     def send(self, message: Message) -> None:
         """Queue a frame."""
         frame = encode(message)
+        self._spoke_at = trio.current_time()
         self._queue.append(frame)
         self._queued += len(frame)
         if self._queued > QUEUE_BYTES_MAX:
@@ -292,5 +294,5 @@ class Connection:
             is_blocked = transport.sending_since is not None and now - transport.sending_since >= WATCH_S
             if is_blocked and acknowledged - before < DRAIN_MIN:
                 raise ConnectionLost(f"took less than {DRAIN_MIN // 1024} KiB in {WATCH_S:g} s")
-            if not self._queue:
+            if now - self._spoke_at >= WATCH_S / 2 and not self._queue:
                 self.send(Ping())

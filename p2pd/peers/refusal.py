@@ -79,10 +79,13 @@ class Refused(ConnectionLost):
         self.reason = reason
 
 
-def refused(error: ssl.SSLError) -> Refused:
-    """What an error of OpenSSL's in a handshake means."""
+def refused(error: ssl.SSLError, name: str = "") -> Refused:
+    """What an error of OpenSSL's in a handshake means. `name`: what the other side was called by, if that counts."""
     if isinstance(error, ssl.SSLCertVerificationError):
         reason = _BY_VERIFY_CODE.get(error.verify_code, "bad-certificate")
+        if reason == "wrong-name":
+            remedy = f"(issue it with --address {name})"
+            return Refused(reason, f"shows a certificate for another address {remedy}: {error.verify_message}")
         return Refused(reason, _SHOWN.get(reason, f"shows a certificate that is refused: {error.verify_message}"))
     name = getattr(error, "reason", None) or ""
     if "ALERT" in name:

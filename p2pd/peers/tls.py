@@ -52,6 +52,7 @@ class TlsTransport(Transport):
     ) -> None:
         """`name`: that the other side's certificate must be for, where the context asks for one. ConnectionLost."""
         super().__init__(sock)
+        self._name = name
         self._ends_at = float("inf")  # when the other side's certificate ends
         self._waits: dict[Wait, trio.Event] = {}
         try:
@@ -81,7 +82,7 @@ class TlsTransport(Transport):
                 raise ConnectionLost("closed by the other side during the handshake") from None
             except ssl.SSLError as error:
                 self._drain()
-                raise refused(error) from None
+                raise refused(error, self._name) from None
             except OSError as error:
                 raise ConnectionLost(error.strerror or str(error)) from None
         self._meet(self._tls.getpeercert(binary_form=True))

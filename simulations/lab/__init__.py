@@ -1,7 +1,8 @@
 """A laboratory for p2pd: real containerd, real registry, real daemons, on one machine.
 
 Used by `p2pd-sim fleet`, the end-to-end tests, the benches and the demo. It starts and stops real programs and counts
-at the registry's door; it replaces none of them. It imports nothing of p2pd: it sees the daemon as an operator does.
+at the registry's door; it replaces none of them. It sees the daemon as an operator does, and imports nothing of p2pd
+but what makes a fleet's certificates.
 """
 
 from simulations.lab.containerd import Containerd, Pull, RunningPull, write_hosts

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from simulations.lab.certificates import Certificates
 from simulations.lab.containerd import PULL_TIMEOUT_S, Containerd, Pull, RunningPull, write_hosts
 from simulations.lab.images import Image
 from simulations.lab.netns import Fabric, Link, Member
@@ -40,8 +41,8 @@ class Plan:
 
     With `namespaces`, every machine gets a network namespace and a link of `link` both ways; upstream's is
     `upstream_link`. `rate` limits upstream's answers together, in the front itself. `settings` goes over each node's
-    configuration. `small_disks` gives nodes, by name, a state directory on a disk of so many bytes. Without
-    `containerd`, none is started: for tests that ask the mirrors themselves.
+    configuration. Without `tls` nodes and trackers are insecure. `small_disks` gives nodes, by name, a state directory
+    on a disk of so many bytes. Without `containerd`, none is started: for tests that ask the mirrors themselves.
     """
 
     nodes: int = 4
@@ -51,6 +52,7 @@ class Plan:
     link: float | None = None
     upstream_link: float | None = None
     mdns: bool = False
+    tls: bool = True
     settings: Settings = field(default_factory=dict)
     small_disks: Mapping[str, int] = field(default_factory=dict)
     containerd: bool = True
@@ -90,6 +92,7 @@ class Lab:
         self._storage = storage
         self._stack = contextlib.ExitStack()
         self._fabric: Fabric | None = None
+        self.certificates: Certificates | None = None
         self.machines: list[Machine] = []
         self.trackers: list[Tracker] = []
         self.registry: Registry
@@ -111,6 +114,8 @@ class Lab:
         self._stack.close()
 
     def _build(self) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.certificates = Certificates(self.directory / "fleet") if self.plan.tls else None
         names = [f"node{number}" for number in range(1, self.plan.nodes + 1)]
         trackers = [f"tracker{number}" for number in range(1, self.plan.trackers + 1)]
         if self.plan.namespaces:
@@ -119,7 +124,7 @@ class Lab:
             links = {"upstream": upstream} | dict.fromkeys(trackers, unlimited) | dict.fromkeys(names, link)
             self._fabric = self._stack.enter_context(Fabric(links))
         for name in trackers:
-            tracker = Tracker(self.directory, name, member=self._member(name))
+            tracker = Tracker(self.directory, name, member=self._member(name), certificates=self.certificates)
             self._stack.callback(tracker.stop)
             tracker.start(wait=False)
             self.trackers.append(tracker)
@@ -159,6 +164,7 @@ class Lab:
             member=member,
             mdns=self.plan.mdns,
             settings=self.plan.settings,
+            papers=self.certificates.issue(name) if self.certificates else None,
         )
         if name in self.plan.small_disks:
             node.state.mkdir()

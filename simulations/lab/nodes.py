@@ -14,6 +14,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from simulations.lab.certificates import Certificates, Papers
 from simulations.lab.netns import Member, socket_in
 from simulations.lab.process import Process, free_port
 
@@ -117,7 +118,9 @@ class Node:
         mdns: bool = False,
         settings: Settings | None = None,
         program: Sequence[str | Path] = (BIN / "p2pd",),
+        papers: Papers | None = None,
     ) -> None:
+        """`papers`: its certificate; without, it talks to others without TLS."""
         directory.mkdir(parents=True, exist_ok=True)
         self.name, self.directory = name, directory
         self.namespace = member.namespace if member else None
@@ -132,7 +135,12 @@ class Node:
             "peers": {
                 "listen": f"{host}:{self.peers_port}",
                 "advertise": f"{host}:{self.peers_port}",
-                "insecure": True,
+                "insecure": papers is None,
+            },
+            "fleet": {
+                "ca": papers and str(papers.ca),
+                "certificate": papers and str(papers.certificate),
+                "key": papers and str(papers.key),
             },
             "discovery": {"trackers": list(trackers), "mdns": mdns},
             "admin": {"listen": f"127.0.0.1:{self.admin_port}"},
@@ -202,13 +210,19 @@ class Tracker:
         *,
         member: Member | None = None,
         program: Sequence[str | Path] = (BIN / "p2pd-tracker",),
+        certificates: Certificates | None = None,
     ) -> None:
+        """`certificates`: who issues its own; without, it talks to nodes without TLS."""
         directory.mkdir(parents=True, exist_ok=True)
         self.name = name
         self._namespace = member.namespace if member else None
         self._host, self._port = (member.address, TRACKER_PORT) if member else ("127.0.0.1", free_port())
         self.address = f"{self._host}:{self._port}"
-        command = [*program, "run", "--listen", self.address, "--insecure"]
+        how: list[str | Path] = ["--insecure"]
+        if certificates:
+            papers = certificates.issue(name, self._host)
+            how = ["--ca", papers.ca, "--certificate", papers.certificate, "--key", papers.key]
+        command = [*program, "run", "--listen", self.address, *how]
         self.process = Process(
             name,
             command,

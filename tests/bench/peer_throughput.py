@@ -1,11 +1,14 @@
 """Peer to peer, checked and stored: how fast one node gets a blob from another, both on this machine.
 
-    python -m tests.bench.peer_throughput [--disk DIRECTORY] [--profile FILE]
+    python -m tests.bench.peer_throughput [--tls] [--disk DIRECTORY] [--profile FILE]
 
 Two processes, each with the daemon's parts: core, engine, network, arrivals, store. Beside it, in the same run and in
 turns, a bare loop: sendfile at one end, recv_into a reused buffer at the other, and hash and pwrite of each piece in a
 worker thread. Once in /dev/shm, once on a disk. GB/s are 10^9 bytes a second, from the first piece's first byte to the
 moment the blob is proven; CPU seconds are those of both processes.
+
+With --tls all of it is encrypted: the bare loop reads a non-blocking ssl.SSLSocket into its buffer, and a third side
+does the same through trio.SSLStream.
 """
 
 from __future__ import annotations
@@ -16,13 +19,16 @@ import cProfile
 import json
 import os
 import shutil
+import socket
+import ssl
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -31,7 +37,8 @@ import trio
 from p2pd.admin.metrics import Metrics
 from p2pd.content.arrivals import Arrivals
 from p2pd.engine import Engine
-from p2pd.fleet.keys import NodeKey, verify
+from p2pd.fleet import FleetFiles, Identity, NodeKey, verify
+from p2pd.fleet.authority import init_authority, issue
 from p2pd.hashing import Compression
 from p2pd.peers.network import Network
 from p2pd.store import Store
@@ -45,7 +52,10 @@ from p2pd.units import format_size, parse_size
 from tests.bench.table import print_table
 from tests.lab import Busy, cpu_seconds
 
-TARGET = 0.5  # GB/s, on two shared cores
+TARGET = 0.5  # GB/s, on two shared cores, without TLS
+TLS_TARGETS = {"bare": 0.8, "stream": 1.5}  # of p2pd's rate over that side's
+SEND_SIZE = 128 * 1024  # bytes read and encrypted at a time by the loops
+NAMES = {"p2pd": "p2pd", "bare": "bare loop", "stream": "SSLStream loop"}
 STORE_LIMIT = 1 << 40
 
 
@@ -60,15 +70,17 @@ class Meter:
 class Part:
     """A node as the daemon wires it, without mirror, upstream and trackers."""
 
-    def __init__(self, state: Path, nursery: trio.Nursery) -> None:
-        key = NodeKey.generate()
+    def __init__(self, state: Path, nursery: trio.Nursery, identity: Identity | None) -> None:
+        key = identity.key if identity else NodeKey.generate()
         self.me = Contact(node_id(key.public), "bench", "", "127.0.0.1", 0)
         node = Node(self.me, key.public, key.sign, verify, Random(1), trio.current_time())
         self.store = Store.open(state, STORE_LIMIT)
         self.engine = Engine(node)
         self.arrivals = Arrivals(self.store, self.engine, Metrics("bench"), nursery)
         hello = Hello(PROTOCOL_VERSION, key.public, "bench", "", "", 1, "bench")
-        self.network = Network(self.engine.post, node.link, self.arrivals, Meter(), hello, nursery)
+        self.network = Network(
+            self.engine.post, node.link, self.arrivals, Meter(), hello, nursery, contexts=lambda: identity
+        )
         others = dict.fromkeys(cmd.Command.__args__, lambda command: None)
         self.engine.carry_out(others | self.network.commands() | self.arrivals.commands())
         self.arrivals.load()
@@ -80,19 +92,19 @@ def say(**what: object) -> None:
     print(json.dumps(what), flush=True)
 
 
-async def send(state: Path) -> None:
+async def send(state: Path, identity: Identity | None) -> None:
     """Serve what is in the store, until killed."""
     async with trio.open_nursery() as nursery:
-        part = Part(state, nursery)
+        part = Part(state, nursery, identity)
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         say(port=listeners[0].socket.getsockname()[1], node=part.me.node_id.hex())
         await part.network.serve(listeners)
 
 
-async def receive(state: Path, peer: str, port: int, digest: str, size: int) -> None:
+async def receive(state: Path, peer: str, port: int, digest: str, size: int, identity: Identity | None) -> None:
     """Get one blob from one peer."""
     async with trio.open_nursery() as nursery:
-        part = Part(state, nursery)
+        part = Part(state, nursery, identity)
         began = 0.0
         post = part.network.post
 
@@ -118,25 +130,99 @@ async def receive(state: Path, peer: str, port: int, digest: str, size: int) -> 
 # -- the bare loop ----------------------------------------------------------------------------------------------------
 
 
-async def bare_send(path: Path) -> None:
+async def loop_send(path: Path, how: str, identity: Identity | None) -> None:
     listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
     say(port=listener.socket.getsockname()[1], node="")
     with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
         sock = (await listener.accept()).socket
-        offset = 0
-        while offset < size:
-            try:
-                offset += os.sendfile(sock.fileno(), file.fileno(), offset, 8 << 20)
-            except BlockingIOError:
-                await trio.lowlevel.wait_writable(sock)
-            await trio.lowlevel.checkpoint()
+        if identity is None:
+            await send_plain(sock, file.fileno())
+        elif how == "bare":
+            await send_tls(await secured(sock, identity.accepting, True), file.fileno())
+        else:
+            await send_stream(
+                trio.SSLStream(trio.SocketStream(sock), identity.accepting, server_side=True), file.fileno()
+            )
         await trio.sleep_forever()
 
 
-async def bare_receive(path: Path, port: int, size: int) -> None:
-    piece_size = Geometry.of(size).piece_size
+async def send_plain(sock: trio.socket.SocketType, fd: int) -> None:
+    offset, size = 0, os.fstat(fd).st_size
+    while offset < size:
+        try:
+            offset += os.sendfile(sock.fileno(), fd, offset, 8 << 20)
+        except BlockingIOError:
+            await trio.lowlevel.wait_writable(sock)
+        await trio.lowlevel.checkpoint()
+
+
+async def send_tls(tls: ssl.SSLSocket, fd: int) -> None:
+    offset = 0
+    while data := memoryview(os.pread(fd, SEND_SIZE, offset)):
+        offset += len(data)
+        while data:
+            try:
+                data = data[tls.send(data) :]
+            except ssl.SSLWantWriteError:
+                await trio.lowlevel.wait_writable(tls)
+
+
+async def send_stream(stream: trio.SSLStream, fd: int) -> None:
+    offset = 0
+    while data := os.pread(fd, SEND_SIZE, offset):
+        offset += len(data)
+        await stream.send_all(data)
+
+
+async def secured(sock: trio.socket.SocketType, context: ssl.SSLContext, accepted: bool) -> ssl.SSLSocket:
+    plain = socket.socket(fileno=sock.detach())
+    plain.setblocking(False)
+    tls = context.wrap_socket(plain, server_side=accepted, do_handshake_on_connect=False)
+    while True:
+        try:
+            tls.do_handshake()
+            return tls
+        except ssl.SSLWantReadError:
+            await trio.lowlevel.wait_readable(tls)
+
+
+async def loop_receive(path: Path, how: str, port: int, size: int, identity: Identity | None) -> None:
     sock = (await trio.open_tcp_stream("127.0.0.1", port)).socket
+    fill: Fill
+    if identity is None:
+        fill = sock.recv_into
+    elif how == "bare":
+        fill = partial(fill_tls, await secured(sock, identity.calling, False))
+    else:
+        fill = partial(fill_stream, trio.SSLStream(trio.SocketStream(sock), identity.calling))
+    await store(path, size, fill)
+
+
+Fill = Callable[[memoryview], Awaitable[int]]  # some bytes into the view
+
+
+async def fill_tls(tls: ssl.SSLSocket, view: memoryview) -> int:
+    """As much as is there."""
+    count = 0
+    while count < len(view):
+        try:
+            count += tls.recv_into(view[count:])
+        except ssl.SSLWantReadError:
+            if count:
+                break
+            await trio.lowlevel.wait_readable(tls)
+    return count
+
+
+async def fill_stream(stream: trio.SSLStream, view: memoryview) -> int:
+    data = await stream.receive_some(len(view))
+    view[: len(data)] = data
+    return len(data)
+
+
+async def store(path: Path, size: int, fill: Fill) -> None:
+    """Hash and write piece by piece, in a worker thread."""
+    piece_size = Geometry.of(size).piece_size
     buffer, compression, offset = memoryview(bytearray(piece_size)), Compression(), 0
     with path.open("wb") as file:
 
@@ -148,7 +234,7 @@ async def bare_receive(path: Path, port: int, size: int) -> None:
         while offset < size:
             filled, want = 0, min(piece_size, size - offset)
             while filled < want:
-                filled += await sock.recv_into(buffer[filled:want])
+                filled += await fill(buffer[filled:want])
                 if not began:
                     began = time.perf_counter()
                     say(began=True)
@@ -187,23 +273,20 @@ def heard(child: subprocess.Popen[str]) -> dict:
     return json.loads(line)
 
 
-def transfer(place: Path, blob: Path, digest: str, bare: bool, profile: str | None) -> Figure:
-    """One transfer of the blob, into a fresh directory."""
+def transfer(place: Path, blob: Path, digest: str, how: str, options: argparse.Namespace) -> Figure:
+    """One transfer of the blob, into a fresh directory. `how`: one of NAMES."""
     size, target = blob.stat().st_size, place / "target"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
     touch_memory(target / "blob", size)
-    words: list[object] = (
-        ["--role", "bare-send", "--path", blob] if bare else ["--role", "send", "--path", place / "source"]
-    )
-    with role(*words) as sender:
+    fleet = ["--fleet", place / "fleet"] if options.tls else []
+    source, end = (place / "source", target) if how == "p2pd" else (blob, target / "blob")
+    with role("--role", "send", "--how", how, "--path", source, *fleet) as sender:
         there = heard(sender)
-        words = (
-            ["--role", "bare-receive", "--path", target / "blob"] if bare else ["--role", "receive", "--path", target]
-        )
+        words = ["--role", "receive", "--how", how, "--path", end, *fleet]
         words += ["--port", there["port"], "--node", there["node"], "--digest", digest, "--size", size]
-        if profile and not bare:
-            words += ["--profile", profile]
+        if options.profile and how == "p2pd":
+            words += ["--profile", options.profile]
         with role(*words) as receiver:
             assert heard(receiver)["began"]
             with Busy() as busy:
@@ -241,38 +324,43 @@ def make_blob(place: Path, size: int) -> tuple[Path, str]:
 
 
 def compare(where: str, directory: Path, options: argparse.Namespace) -> list[list[str]]:
-    """Both, in turns, in one directory; rows for the table."""
+    """All sides, in turns, in one directory; rows for the table."""
     place = Path(tempfile.mkdtemp(prefix="p2pd-bench-", dir=directory))
+    sides = list(NAMES) if options.tls else ["p2pd", "bare"]
     try:
+        init_authority(place / "fleet", "bench", 1)
+        for end in ("send", "receive"):
+            issue(place / "fleet", end, (), 1, place / "fleet")
         blob, digest = make_blob(place, parse_size(options.size))
-        figures: dict[bool, list[Figure]] = {False: [], True: []}
+        figures: dict[str, list[Figure]] = {how: [] for how in sides}
         for turn in range(options.rounds):
-            for bare in (False, True) if turn % 2 == 0 else (True, False):
-                figures[bare].append(transfer(place, blob, digest, bare, options.profile))
+            for how in sides if turn % 2 == 0 else reversed(sides):
+                figures[how].append(transfer(place, blob, digest, how, options))
     finally:
         shutil.rmtree(place, ignore_errors=True)
-    rows = []
-    medians = {bare: statistics.median(f.rate for f in figures[bare]) for bare in figures}
-    for bare, name in ((False, "p2pd"), (True, "bare loop")):
-        own = figures[bare]
-        cpu = [statistics.median(values) for values in zip(*((f.sender_cpu, f.receiver_cpu) for f in own), strict=True)]
-        rates = " ".join(f"{f.rate:.2f}" for f in own)
-        ratio = "" if bare else f"{medians[False] / medians[True]:.2f}"
-        ok = "" if bare else "ok" if medians[False] >= TARGET else f"below {TARGET}"
-        busy = statistics.median(f.busy for f in own)
-        rows.append(
-            [
-                f"{where}, {name}",
-                f"{medians[bare]:.2f}",
-                ratio,
-                ok,
-                f"{cpu[0]:.2f}",
-                f"{cpu[1]:.2f}",
-                f"{busy:.0%}",
-                rates,
-            ]
-        )
-    return rows
+    medians = {how: statistics.median(f.rate for f in figures[how]) for how in sides}
+    return [row(where, how, figures[how], medians, options.tls) for how in sides]
+
+
+def row(where: str, how: str, own: list[Figure], medians: dict[str, float], tls: bool) -> list[str]:
+    """One line: its rate, p2pd's over it, and whether that is enough."""
+    ratio = medians["p2pd"] / medians[how]
+    good = ""
+    if tls and how in TLS_TARGETS:
+        good = "ok" if ratio >= TLS_TARGETS[how] else f"below {TLS_TARGETS[how]}"
+    elif not tls and how == "p2pd":
+        good = "ok" if medians[how] >= TARGET else f"below {TARGET}"
+    cpu = [statistics.median(values) for values in zip(*((f.sender_cpu, f.receiver_cpu) for f in own), strict=True)]
+    return [
+        f"{where}, {NAMES[how]}",
+        f"{medians[how]:.2f}",
+        "" if how == "p2pd" else f"{ratio:.2f}",
+        good,
+        f"{cpu[0]:.2f}",
+        f"{cpu[1]:.2f}",
+        f"{statistics.median(f.busy for f in own):.0%}",
+        " ".join(f"{f.rate:.2f}" for f in own),
+    ]
 
 
 def parse() -> argparse.Namespace:
@@ -287,7 +375,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--disk", type=Path, default=Path("/var/tmp"), help="a disk (default: %(default)s)")
     parser.add_argument("--only", choices=("memory", "disk"))
     parser.add_argument("--profile", help="where the receiver writes what cProfile saw")
-    for name in ("--role", "--path", "--node", "--digest"):
+    parser.add_argument("--tls", action="store_true", help="encrypted")
+    for name in ("--role", "--how", "--path", "--node", "--digest", "--fleet"):
         parser.add_argument(name, help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -295,16 +384,20 @@ def parse() -> argparse.Namespace:
 
 def play(options: argparse.Namespace) -> None:
     """One of the two processes."""
-    path = Path(options.path)
-    match options.role:
-        case "send":
-            trio.run(send, path)
-        case "receive":
-            trio.run(receive, path, options.node, options.port, options.digest, int(options.size))
-        case "bare-send":
-            trio.run(bare_send, path)
-        case "bare-receive":
-            trio.run(bare_receive, path, options.port, int(options.size))
+    path, how, identity = Path(options.path), options.how, None
+    if options.fleet:
+        fleet = Path(options.fleet)
+        files = FleetFiles(fleet / "ca.crt", fleet / f"{options.role}.crt", fleet / f"{options.role}.key")
+        identity = Identity.load(files)
+    match options.role, how:
+        case "send", "p2pd":
+            trio.run(send, path, identity)
+        case "receive", "p2pd":
+            trio.run(receive, path, options.node, options.port, options.digest, int(options.size), identity)
+        case "send", _:
+            trio.run(loop_send, path, how, identity)
+        case "receive", _:
+            trio.run(loop_receive, path, how, options.port, int(options.size), identity)
 
 
 def main() -> None:
@@ -319,10 +412,12 @@ def main() -> None:
     for where, directory in (("memory", options.memory), ("disk", options.disk)):
         if options.only in (None, where):
             rows += compare(where, directory, options)
-    header = ["", "GB/s", "ratio", "", "sender CPU s/GB", "receiver CPU s/GB", "busy", "each"]
+    header = ["", "GB/s", "p2pd over it", "", "sender CPU s/GB", "receiver CPU s/GB", "busy", "each"]
     size = parse_size(options.size)
     pieces = format_size(Geometry.of(size).piece_size)
-    print_table(f"peer to peer, {format_size(size)} in pieces of {pieces}; medians of {options.rounds}", header, rows)
+    kind = ", TLS" if options.tls else ""
+    title = f"peer to peer{kind}, {format_size(size)} in pieces of {pieces}; medians of {options.rounds}"
+    print_table(title, header, rows)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def logs(lab: Lab) -> str:
 def test_the_others_get_the_blob(warehouse: Warehouse, make_lab: MakeLab, harm: str) -> None:
     image = warehouse.image(REPOSITORY, one_layer(901))
     layer = image.biggest
-    lab = make_lab(Plan(nodes=3, rate=15e6, containerd=False))
+    lab = make_lab(Plan(nodes=3, rate=15e6, containerd=False, tls=False))  # the hostile node speaks the wire by hand
     with hostile(lab, harm, layer.path) as process:
         answers = get_from_all(lab, layer.digest)
         assert process.running, process.tail()

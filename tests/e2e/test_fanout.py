@@ -56,7 +56,7 @@ def test_what_the_fleet_has_is_not_asked_of_upstream_again(warehouse: Warehouse,
 
 def test_a_node_alone_is_a_cache(warehouse: Warehouse, make_lab: MakeLab) -> None:
     image = warehouse.image("fanout/alone", [Layer(6_000_000, 131), Layer(5_000_000, 132, compress=True)])
-    lab = make_lab(Plan(nodes=1, trackers=0, settings={"peers": {"insecure": False}}))
+    lab = make_lab(Plan(nodes=1, trackers=0, tls=False, settings={"peers": {"insecure": False}}))
     (machine,) = lab.machines
     assert_pulled(lab, image, [machine.pull(reference("fanout/alone"))])
     assert copies(lab, image) <= ONE_COPY

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from p2pd.fleet import Identity
 from p2pd.peers import network as network_module
 from p2pd.peers.network import DIALS_MAX, DIALS_WAITING_MAX, HANDSHAKES_MAX, Network
 from p2pd.swarm import commands as cmd
@@ -75,8 +77,10 @@ class Meter:
 class Side:
     """One node."""
 
-    def __init__(self, name: str, nursery: trio.Nursery) -> None:
-        self.key = name.encode().ljust(32, b".")
+    def __init__(self, name: str, identity: Identity | None, *, nursery: trio.Nursery) -> None:
+        self.identity = identity
+        self.key = identity.key.public if identity else name.encode().ljust(32, b".")
+        self.refused: list[str] = []
         self.events: list[ev.Event] = []
         self.links: dict[tuple[int, int], tuple[bytes, bytes]] = {}
         self.files, self.meter = Files(), Meter()
@@ -89,6 +93,8 @@ class Side:
             self.meter,
             self.hello,
             nursery,
+            contexts=lambda: self.identity,
+            on_refused=self.refused.append,
         )
         self.network.on_tag_message = lambda peer, message: self.tags.append((peer, message))
         self.react = lambda event: None
@@ -124,11 +130,11 @@ class Side:
 
 
 @asynccontextmanager
-async def sides(*names: str) -> AsyncIterator[list[Side]]:
+async def sides(*names: str, identities: Sequence[Identity | None] = ()) -> AsyncIterator[list[Side]]:
     """Listening nodes. When they end, no descriptor and no memory is left."""
     before = open_descriptors()
     async with trio.open_nursery() as nursery:
-        made = [Side(name, nursery) for name in names]
+        made = [Side(*of, nursery=nursery) for of in zip_longest(names, identities)]
         for side in made:
             await side.listen(nursery)
         yield made

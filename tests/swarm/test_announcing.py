@@ -7,10 +7,11 @@ import pytest
 from p2pd.swarm.announcing import HOLD_TOLD_MAX_S, PATIENCE_S
 from p2pd.swarm.commands import Connect, Failed, Pull, SizeHint
 from p2pd.swarm.directory import NEW_S
-from p2pd.swarm.events import ConnectFailed, Evicted, Members, PeerUp, PullEnded, Stored, Unwant
+from p2pd.swarm.events import ConnectFailed, Evicted, Members, PeerUp, PullEnded, Renamed, Stored, Unwant
 from p2pd.swarm.messages import Announce, Answer, Holdings, Release, Withdraw
 from p2pd.swarm.rendezvous import highest
-from tests.swarm.fakes import contact, digest_of, key
+from p2pd.swarm.voucher import voucher_holds
+from tests.swarm.fakes import contact, digest_of, key, signer, verify
 from tests.swarm.play import BLOB, COUNT, SIZE, STATES, Play, seeder, wanter
 
 
@@ -354,3 +355,37 @@ def test_a_tracker_comes_back() -> None:
     p.wait(0.1)
     assert [a.primary for a in announcements(p, "tracker")] == [True]
     assert announcements(p, "b") == []
+
+
+def test_a_node_with_a_new_key_goes_on_with_what_it_holds() -> None:
+    """Its certificate was renewed with another key. The tracker knows the old one no more, and hears of the lease."""
+    p = Play()
+    p.tracker()
+    p.want()
+    p.wait(0)
+    p.lease(term=3)
+    p.stored(0)
+    old = p.node.state.me.node_id
+    p.event(Renamed(contact("again"), key("again"), signer(key("again"))))
+    p.down("tracker")
+    p.tracker()
+    p.wait(0.1)
+    assert announcements(p, "tracker")[-1].term == 3
+    assert p.blob().holder == p.node.state.me.node_id == contact("again").node_id != old
+    p.answer(holder="again", term=3)
+    assert p.blob().term == 3
+    (voucher, *_) = p.node.state.vouchers_for(p.blob(), 0)
+    assert voucher.key == key("again")
+    assert voucher_holds(voucher, verify)
+
+
+def test_ones_own_directory_knows_the_new_id() -> None:
+    p = Play(settle_s=0.0)
+    p.want()
+    p.wait(3)
+    assert p.blob().term == 1
+    p.event(Renamed(contact("again"), key("again"), signer(key("again"))))
+    p.wait(3)
+    holder, term = p.node.announcer.directory.lease(BLOB) or (b"", 0)
+    assert holder == contact("again").node_id
+    assert term == p.blob().term > 0

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trio
 
+from p2pd.fleet import Identity
 from p2pd.peers.frames import FrameReader
-from p2pd.peers.transport import ConnectionLost, PlainTransport
+from p2pd.peers.tls import TlsTransport
+from p2pd.peers.transport import ConnectionLost, PlainTransport, Transport
 from p2pd.swarm.messages import FRAME_HEADER, PROTOCOL_VERSION, Announce, Answer, Hello, Ping, Run, encode
+from tests.fleet.certificates import Authority
 from tracker import server as server_module
 from tracker.server import Tracker
 
@@ -21,10 +25,12 @@ LATER_S = 3.0  # a new tracker grants nothing for two seconds
 class Node:
     """One node's connection."""
 
-    def __init__(self, stream: trio.SocketStream, name: str) -> None:
-        self.transport = PlainTransport(stream.socket)
+    def __init__(self, stream: trio.SocketStream, name: str, identity: Identity | None = None) -> None:
+        self.transport: Transport = (
+            TlsTransport(stream.socket, identity.calling, accepted=False) if identity else PlainTransport(stream.socket)
+        )
         self.frames = FrameReader(self.transport)
-        self.key = name.encode().ljust(32, b".")
+        self.key = identity.key.public if identity else name.encode().ljust(32, b".")
         self.name = name
 
     async def send(self, *parts: object) -> None:
@@ -69,16 +75,25 @@ def announce(**changes: object) -> Announce:
 class Place:
     """A tracker that runs."""
 
-    def __init__(self, tracker: Tracker, port: int) -> None:
+    def __init__(self, tracker: Tracker, port: int, refused: list[str]) -> None:
         self.tracker = tracker
+        self.refused = refused
         self.port = port
 
     async def call(self) -> trio.SocketStream:
         return await trio.open_tcp_stream("127.0.0.1", self.port)
 
-    async def join(self, name: str, **changes: object) -> Node:
-        node = Node(await self.call(), name)
-        fields = {"version": PROTOCOL_VERSION, "key": node.key, "name": name, "zone": "", "host": "", "port": 9581}
+    async def join(self, name: str, identity: Identity | None = None, **changes: object) -> Node:
+        node = Node(await self.call(), name, identity)
+        try:
+            return await self._greet(node, changes)
+        except ConnectionLost:
+            node.close()
+            raise
+
+    async def _greet(self, node: Node, changes: dict[str, object]) -> Node:
+        await node.transport.start()
+        fields = {"version": PROTOCOL_VERSION, "key": node.key, "name": node.name, "zone": "", "host": "", "port": 9581}
         await node.send(Hello(**{"fleet": "test", **fields, **changes}))  # type: ignore[arg-type]
         assert isinstance(await node.frames.message(), Hello)
         return node
@@ -91,13 +106,15 @@ class Place:
 
 
 @asynccontextmanager
-async def running() -> AsyncIterator[Place]:
-    tracker = Tracker("test", b"t" * 32)
+async def running(identity: Identity | None = None) -> AsyncIterator[Place]:
+    key = identity.key.public if identity else b"t" * 32
+    refused: list[str] = []
+    tracker = Tracker("test", key, lambda: identity, refused.append)
     listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(tracker.serve, listener, nursery)
         nursery.start_soon(tracker.tick)
-        yield Place(tracker, listener.socket.getsockname()[1])
+        yield Place(tracker, listener.socket.getsockname()[1], refused)
         nursery.cancel_scope.cancel()
     await listener.aclose()
 
@@ -216,3 +233,41 @@ async def test_a_node_may_name_any_host_for_itself() -> None:
         assert [contact.host for contact in (await good.answer()).peers] == ["a..b"]
         odd.close()
         good.close()
+
+
+async def test_members_are_served_and_strangers_refused(tmp_path: Path) -> None:
+    ca, other = Authority.make(), Authority.make()
+    tracker = ca.member("tracker").identity(tmp_path / "t")
+    async with running(tracker) as place:
+        node = await place.join("n", ca.member("n").identity(tmp_path / "n"))
+        await place.until(nodes=1)
+        await node.send(announce())
+        assert (await node.answer()).digest == DIGEST
+        with pytest.raises(ConnectionLost):
+            await place.join("s", other.member("s").identity(tmp_path / "s", ca, other))
+        with pytest.raises(ConnectionLost):
+            await place.join("p")
+        with trio.fail_after(5):
+            while len(place.refused) < 2:  # noqa: ASYNC110
+                await trio.sleep(0.005)
+        assert place.refused == ["foreign-certificate", "plain-text"]
+        assert place.tracker.summary()["nodes"] == 1
+        node.close()
+
+
+async def test_when_a_ca_is_trusted_no_more_all_are_looked_at_again(tmp_path: Path) -> None:
+    old, new = Authority.make("old"), Authority.make("new")
+    papers = old.member("tracker")
+    before = papers.identity(tmp_path / "before", old, new)
+    async with running(before) as place:
+        node = await place.join("n", old.member("n").identity(tmp_path / "n"))
+        await place.until(nodes=1)
+        renewed = old.member("tracker", key=papers.key).identity(tmp_path / "renewed", old, new)
+        place.tracker.identity_changed(before, renewed)
+        await node.send(announce())
+        assert (await node.answer()).digest == DIGEST  # a renewal costs nobody the connection
+        now = new.member("tracker", key=papers.key).identity(tmp_path / "now", new)
+        place.tracker.identity_changed(renewed, now)
+        await node.ended()
+        await place.until(nodes=0)
+        node.close()

@@ -1,0 +1,118 @@
+"""Nodes with certificates: members meet and exchange pieces, who is none is refused, counted, and left alone."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import trio
+
+from p2pd.fleet import Identity
+from p2pd.peers.network import SHUNNED_S
+from p2pd.swarm import commands as cmd
+from p2pd.swarm import events as ev
+from p2pd.swarm.messages import Request
+from tests.fleet.certificates import Authority
+from tests.peers.fakes import DIGEST, Sink
+from tests.peers.test_network import DATA, SIZE, Side, links_of, meet, sides
+
+CA, OTHER = Authority.make("fleet"), Authority.make("other")
+
+
+def member(directory: Path, name: str, authority: Authority = CA, *trusted: Authority) -> Identity:
+    return authority.member(name).identity(directory / name, *trusted)
+
+
+async def test_a_piece_crosses_between_members(tmp_path: Path) -> None:
+    identities = [member(tmp_path, name) for name in ("a", "b")]
+    async with sides("a", "b", identities=identities) as (a, b):
+        at_a, at_b = await meet(a, b)
+        assert a.events == [ev.PeerUp(1, b.contact, b.key, True, -1)]
+        a.files.sink_, b.files.data = Sink(SIZE), DATA
+        for rid, index in ((11, 0), (12, 2), (13, 1)):
+            a.links[at_a, rid] = links_of(DATA)[index]
+            a.do(cmd.Fetch(at_a, rid, DIGEST, index))
+            a.do(cmd.Send(at_a, Request(rid, DIGEST, index, True)))
+        for event in await b.until(ev.Received, 3):
+            b.do(cmd.Upload(at_b, event.message.rid, DIGEST, event.message.index, ()))
+        assert await a.until(ev.PieceChecked, 3) == [ev.PieceChecked(at_a, rid, True) for rid in (11, 12, 13)]
+        assert bytes(a.files.sink_.data) == DATA
+        assert a.refused == b.refused == []
+
+
+async def refusal(a: Side, b: Side) -> None:
+    """`a` calls `b`, and nothing comes of it."""
+    a.do(cmd.Connect(b.contact))
+    await a.until(ev.ConnectFailed)
+    with trio.fail_after(5):
+        while not b.refused:  # noqa: ASYNC110  (the other side hears of it a moment later)
+            await trio.sleep(0.005)
+    assert [e for e in (*a.events, *b.events) if isinstance(e, ev.PeerUp)] == []
+
+
+async def test_a_member_of_another_fleet_is_refused_once_and_not_called_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    identities = [member(tmp_path, "a"), member(tmp_path, "b", OTHER)]
+    async with sides("a", "b", identities=identities) as (a, b):
+        await refusal(a, b)
+        assert (a.refused, b.refused) == (["foreign-certificate"], ["refused-there"])
+        for _ in range(5):  # mDNS goes on showing it
+            a.do(cmd.Connect(b.contact))
+        await a.until(ev.ConnectFailed, 6)
+        assert len(a.refused) == 1
+        assert a.network._shunned[b.contact.node_id] <= trio.current_time() + SHUNNED_S
+        said = [r.getMessage() for r in caplog.records if "no CA of this fleet" in r.getMessage()]
+        assert len(said) == 1
+        assert "refused b at 127.0.0.1:" in said[0]
+
+
+async def test_a_member_that_calls_one_without_tls(tmp_path: Path) -> None:
+    async with sides("a", "b", identities=[member(tmp_path, "a"), None]) as (a, b):
+        await refusal(a, b)
+        assert (a.refused, b.refused) == (["plain-text"], ["hello"])
+
+
+async def test_one_without_tls_that_calls_a_member(tmp_path: Path) -> None:
+    """It only sees that it is hung up on."""
+    async with sides("a", "b", identities=[None, member(tmp_path, "b")]) as (a, b):
+        await refusal(a, b)
+        assert (a.refused, b.refused) == ([], ["plain-text"])
+
+
+async def test_another_node_at_the_address_is_not_the_one_that_was_meant(tmp_path: Path) -> None:
+    identities = [member(tmp_path, name) for name in ("a", "b")]
+    async with sides("a", "b", identities=identities) as (a, b):
+        wrong = cmd.Connect(b.contact.__class__(bytes(20), "c", "", "127.0.0.1", b.port))
+        a.do(wrong)
+        assert await a.until(ev.ConnectFailed) == [ev.ConnectFailed(bytes(20))]
+
+
+async def test_new_calls_take_the_identity_of_now(tmp_path: Path) -> None:
+    both = member(tmp_path, "a", CA, CA, OTHER)
+    identities = [both, member(tmp_path, "b", OTHER, CA, OTHER)]
+    async with sides("a", "b", identities=identities) as (a, b):
+        await meet(a, b)
+        a.network.close_all("a CA is trusted no more")
+        await a.until(ev.PeerDown)
+        await b.until(ev.PeerDown)
+        a.identity = member(tmp_path, "again", CA)
+        b.do(cmd.Connect(a.contact))
+        await b.until(ev.ConnectFailed)
+        assert a.refused == ["foreign-certificate"]
+
+
+async def test_a_tracker_whose_certificate_is_for_another_address(tmp_path: Path) -> None:
+    elsewhere = CA.member("b", addresses=("10.9.9.9",)).identity(tmp_path / "b")
+    async with sides("a", "b", identities=[member(tmp_path, "a"), elsewhere]) as (a, b), trio.open_nursery() as nursery:
+        nursery.start_soon(a.network.keep_tracker, 0, "127.0.0.1", b.port)
+        with trio.fail_after(5):
+            while not a.network.trackers:  # noqa: ASYNC110
+                await trio.sleep(0.005)
+        (state,) = a.network.trackers.values()
+        assert "IP address mismatch" in state
+        assert "--address 127.0.0.1" in state
+        assert set(a.refused) == {"wrong-name"}
+        nursery.cancel_scope.cancel()
