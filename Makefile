@@ -66,13 +66,15 @@ fuzz: install ## let atheris look for inputs that the parsers do not take, SECON
 demo: install apt ## watch eight nodes pull one image from one upstream (as root)
 	$(BIN)/python -m tests.demo
 
-bench: install apt ## measure; prints tables, takes some ten minutes (as root)
+bench: install apt ## measure; prints tables, takes some fifteen minutes (as root)
 	$(BIN)/python -m tests.bench.fanout
 	$(BIN)/python -m tests.bench.fanout --link 50Mbit
 	$(BIN)/python -m tests.bench.single
 	$(BIN)/python -m tests.bench.memory
 	$(BIN)/python -m tests.bench.mirror_vs_nginx
 	$(BIN)/python -m tests.bench.peer_throughput
+	$(BIN)/python -m tests.bench.peer_throughput --tls
+	$(BIN)/python -m tests.bench.tracker_load
 
 lint: install ## check the style
 	$(BIN)/ruff check .

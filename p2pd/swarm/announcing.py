@@ -130,19 +130,16 @@ class Announcer:
         if self._soonest > self._s.now:
             return
         self._soonest = NEVER
-        # The same for all that is due: blobs that were announced together stay together, and cost the directory one
-        # packet and not one each.
-        spread = 0.9 + 0.2 * self._s.random.random()
         for digest, told in list(self._told.items()):
             if told.next_at <= self._s.now:
                 blob = self._s.blobs.get(digest)
                 if blob is None:
                     self._told.pop(digest, None)
                     continue
-                self._announce(blob, told, spread)
+                self._announce(blob, told)
             self._soonest = min(self._soonest, told.next_at)
 
-    def _announce(self, blob: Blob, told: Told, spread: float) -> None:
+    def _announce(self, blob: Blob, told: Told) -> None:
         settings, now = self._s.settings, self._s.now
         targets = self._targets(blob.digest)
         if not targets:
@@ -154,7 +151,7 @@ class Announcer:
             pause = settings.announce_hungry_s
         else:
             pause = settings.announce_calm_s
-        told.next_at = now + pause * spread
+        told.next_at = now + pause * (0.9 + 0.2 * self._s.random.random())
         if told.targets[:1] != targets[:1]:
             told.since = now
         told.targets = targets
