@@ -8,6 +8,7 @@ with `registry.mirrors` keeps the CRI plugin from loading; of several directorie
 
 from __future__ import annotations
 
+import glob
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,9 +98,16 @@ def _documents(config: Path) -> list[tuple[Path, dict[str, Any]]]:
         imports = document.get("imports", [])
         for pattern in imports if isinstance(imports, list) else []:
             if isinstance(pattern, str) and pattern:
-                base = Path("/") if pattern.startswith("/") else path.parent
-                waiting += sorted(base.glob(pattern.lstrip("/")))
+                waiting += _matching(path, pattern)
     return list(found.items())
+
+
+def _matching(path: Path, pattern: str) -> list[Path]:
+    """The files that a pattern in `path` names. As to containerd, "**" is no more than "*"."""
+    try:
+        return [path.parent / name for name in sorted(glob.glob(pattern, root_dir=path.parent))]
+    except ValueError:
+        raise HostsError(f"{path}: {pattern!r} in its imports can't be a path") from None
 
 
 def _table(document: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
