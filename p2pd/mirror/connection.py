@@ -10,8 +10,11 @@ input arrives afterwards; so the end is shutdown(SHUT_WR), then reading what sti
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
+import struct
+import termios
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from http import HTTPStatus
@@ -26,6 +29,9 @@ RECEIVE_MAX = 16 << 10  # bytes of one recv: several times the usual request
 EARLY_MAX = 64 << 10  # bytes of later requests kept while one is answered; after that the client must wait
 LINGER_S = 5.0  # how long to read on after our FIN: nginx's lingering_timeout
 LINGER_BYTES_MAX = 1 << 20  # a client that sends more than this into a closed connection may get its RST
+_LAST_DATA_SENT = (
+    44  # tcpi_last_data_sent, ms, 4 bytes, in struct tcp_info of linux/tcp.h: probes of a full window are no data
+)
 _TLS_HANDSHAKE = 0x16  # first byte of a ClientHello (RFC 8446, 5.1)
 
 Headers = list[tuple[str, str]]
@@ -81,6 +87,7 @@ class Connection:
         self.answering = False  # the current request's status line is out, or on its way
         self.status = 0  # of the current answer
         self.sent = 0  # body bytes of the current answer
+        self._requests = 0
         # trio limits unsent bytes to 16 KiB, which suits interactive protocols; bulk bodies want the full send buffer.
         with contextlib.suppress(OSError):
             stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, 0)
@@ -150,6 +157,15 @@ class Connection:
         """Whether the current request has been answered whole."""
         return self._h11.our_state in (h11.DONE, h11.MUST_CLOSE)
 
+    def unread_for(self) -> float:
+        """Seconds for which bytes have waited for a client that takes none; 0 if none wait, or it can't be told."""
+        try:
+            waiting = struct.unpack("=i", fcntl.ioctl(self._socket.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
+            info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_SENT + 4)
+        except (OSError, ValueError):  # no TCP, or closed meanwhile
+            return 0.0
+        return struct.unpack_from("=I", info, _LAST_DATA_SENT)[0] / 1000 if waiting else 0.0
+
     def next_cycle(self) -> bool:
         """Ready for another request on this connection; False if it has to end."""
         if self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE:
@@ -194,12 +210,14 @@ class Connection:
         if not has_body:
             self._next_event()  # EndOfMessage: makes h11 ready for the next cycle
         self._method = event.method.decode("ascii")
+        self._requests += 1
         return Request(self._method, event.target.decode("ascii"), headers, has_body)
 
     def _head(self, status: int, headers: Headers) -> bytes:
         self.answering, self.status = True, status
         dated = [("Date", formatdate(usegmt=True)), *headers]
-        if self._h11.their_state not in (h11.DONE, h11.MIGHT_SWITCH_PROTOCOL):
+        is_last = self._requests >= self._settings.requests_max
+        if is_last or self._h11.their_state not in (h11.DONE, h11.MIGHT_SWITCH_PROTOCOL):
             dated.append(("Connection", "close"))
         return self._h11.send(h11.Response(status_code=status, reason=HTTPStatus(status).phrase, headers=dated)) or b""
 

@@ -32,8 +32,15 @@ class MirrorSettings:
     """A client that takes nothing for so long is gone; containerd's own progress timeout is at most 300 s."""
 
     connections_max: int = 512
-    """Each costs a task and a descriptor. A node pulls with 10 to 50; more are closed at once, which clients take as
-    "next host"."""
+    """Each costs a task and a descriptor. A node pulls with 10 to 50. When one more comes, the one that has idled the
+    longest makes room; without an idle one, one whose client has left bytes unread for `unread_max`; else the new one
+    is closed at once, which clients take as "next host"."""
+
+    unread_max: float = 10.0
+    """A client that reads nothing for so long may lose its place to one that does."""
+
+    requests_max: int = 1000
+    """Of one connection; then the answer says that it is the last. As nginx's keepalive_requests."""
 
     header_size_max: int = 16 << 10
     """Request line and headers; containerd's are below 1 KiB."""

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.mirror.conftest import BLOB_SIZE, Mirror, Starter
-from tests.mirror.wire import Wire, until
+from tests.mirror.wire import ANSWER_WITHIN_S, Wire, until
 
 CLIENT_HELLO = bytes.fromhex("16030100c8010000c40303") + bytes(190)
 
@@ -169,26 +169,79 @@ async def test_an_idle_connection_is_closed(start_mirror: Starter) -> None:
         assert await wire.rest() == b""
 
 
-async def test_more_connections_than_allowed_are_closed_at_once(start_mirror: Starter) -> None:
+async def test_the_longest_idle_makes_room(start_mirror: Starter) -> None:
     mirror = await start_mirror(connections_max=2)
-    first, second = await mirror.connect(), await mirror.connect()
-    await first.ask("/v2/")
-    await second.ask("/v2/")
-    assert (await first.answer()).status == (await second.answer()).status == 200
+    silent, honest = await mirror.connect(), await mirror.connect()
+    await silent.send(b"GET /v2/ HTTP/1.1\r\nX: ")  # a head that never ends counts as idle too
+    await honest.ask("/v2/")
+    assert (await honest.answer()).status == 200
+    third = await mirror.connect()
+    await third.ask("/v2/")
+    assert (await third.answer()).status == 200
+    assert await silent.rest() == b""
+    await honest.ask("/v2/")
+    assert (await honest.answer()).status == 200
+    for wire in (silent, honest, third):
+        await wire.stream.aclose()
+
+
+async def answered_at_last(mirror: Mirror) -> None:
+    """As soon as there is a place."""
+    with trio.fail_after(ANSWER_WITHIN_S):
+        while True:
+            wire = await mirror.connect()
+            async with wire.stream:
+                try:
+                    await wire.ask("/v2/")
+                    assert (await wire.answer()).status == 200
+                    return
+                except (AssertionError, trio.BrokenResourceError):
+                    await trio.sleep(0.05)
+
+
+async def test_where_all_are_busy_one_more_is_closed_at_once(start_mirror: Starter) -> None:
+    mirror = await start_mirror(connections_max=2, unread_max=0.01)
+    mirror.blob.ready = 1000
+    busy = [await mirror.connect(), await mirror.connect()]
+    for wire in busy:
+        await wire.ask(f"/v2/library/test/blobs/{mirror.blob.digest}")
+        assert (await wire.head()).status == 200
+        await wire.exactly(1000)
     third = await mirror.connect()
     assert await third.rest() == b""
-    await first.stream.aclose()
-    with trio.fail_after(5):
-        while True:
-            fourth = await mirror.connect()
-            try:
-                await fourth.ask("/v2/")
-                assert (await fourth.answer()).status == 200
-                break
-            except (AssertionError, trio.BrokenResourceError):
-                await trio.sleep(0.05)
-    for wire in (second, third, fourth):
+    mirror.blob.make_ready(BLOB_SIZE)
+    for wire in busy:
+        assert await wire.exactly(BLOB_SIZE - 1000) == mirror.body[1000:]
+    await busy[0].stream.aclose()
+    await answered_at_last(mirror)
+    for wire in (busy[1], third):
         await wire.stream.aclose()
+
+
+async def test_who_does_not_read_makes_room_and_who_reads_does_not(start_mirror: Starter) -> None:
+    mirror = await start_mirror(connections_max=2, unread_max=0.3)
+    big = mirror.library.add(bytes(16 << 20))
+    mirror.blob.ready = 1000
+    reader, deaf = await mirror.connect(), await mirror.connect()
+    await deaf.ask(f"/v2/library/test/blobs/{big.digest}")
+    await reader.ask(f"/v2/library/test/blobs/{mirror.blob.digest}")
+    assert (await reader.head()).status == 200
+    await answered_at_last(mirror)
+    mirror.blob.make_ready(BLOB_SIZE)
+    assert await reader.exactly(BLOB_SIZE) == mirror.body
+    assert len(await deaf.rest()) < big.size
+    for wire in (reader, deaf):
+        await wire.stream.aclose()
+
+
+async def test_so_many_requests_on_one_connection(start_mirror: Starter) -> None:
+    mirror = await start_mirror(requests_max=3)
+    wire = await mirror.connect()
+    async with wire.stream:
+        for number in range(3):
+            await wire.ask("/v2/")
+            assert ("connection" in (await wire.answer()).headers) == (number == 2)
+        assert await wire.rest() == b""
 
 
 async def test_a_client_that_takes_nothing_is_dropped(start_mirror: Starter) -> None:

@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock
 
 from p2pd.peers import connection as connection_module
-from p2pd.peers.connection import ABANDONED_MAX, QUEUE_BYTES_MAX, SILENCE_S, WATCH_S, Outgoing
+from p2pd.peers.connection import ABANDONED_MAX, MESSAGES_PER_S, QUEUE_BYTES_MAX, SILENCE_S, WATCH_S, Outgoing
 from p2pd.ratelimit import RateLimit
 from p2pd.swarm.messages import FRAME_HEADER, RUN_SIZE_MAX, Cancel, Have, Holdings, Ping, Run, encode
 from tests.peers.fakes import FileSource, Sink, Wire, blob_bytes, hello, link_of, talk
@@ -257,6 +257,16 @@ async def test_a_file_that_is_too_short_ends_the_connection_not_the_daemon() -> 
         await it.ended.wait()
         assert "ends at byte 100" in it.why
         assert source.closed == 1
+
+
+async def test_more_messages_than_anybody_needs_have_to_wait(autojump_clock: MockClock) -> None:
+    async with talk() as it:
+        began = trio.current_time()
+        for _ in range(10):
+            await it.wire.send(*[Cancel(1)] * (MESSAGES_PER_S // 5))
+        await it.wire.send(Cancel(2))
+        await it.handler.until("message", Cancel(2))
+        assert 1.8 <= trio.current_time() - began <= 3
 
 
 # -- time -------------------------------------------------------------------------------------------------------------
