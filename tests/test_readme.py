@@ -28,6 +28,7 @@ from p2pd.config.load import KINDS, TABLES
 from p2pd.swarm.messages import Message
 from p2pd.units import parse_duration, parse_size
 from p2pd.upstream.config import WELL_KNOWN
+from tracker.admin import Shown
 from tracker.cli import main as tracker
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -243,6 +244,7 @@ def test_metrics_in_queries_exist():
     text = Metrics("1").exposition().decode()
     names = {name for page in PAGES for name in re.findall(r"\bp2pd_[a-z_]+", text_of(page))}
     assert names
+    text += Shown(None).exposition().decode()
     assert {name for name in names if f"# TYPE {name.removesuffix('_total')}" not in text} <= {"p2pd_build_info"}
 
 

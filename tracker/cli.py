@@ -11,14 +11,16 @@ import click
 import trio
 
 from p2pd import __version__
+from p2pd.admin import serve_admin
 from p2pd.config import Address
 from p2pd.fleet import FleetError, FleetFiles, Membership, NodeKey
 from p2pd.notify import Notifier
+from tracker.admin import Shown
 from tracker.server import Tracker
 
 log = logging.getLogger("p2pd.tracker")
 
-DEFAULT_PORT = 9590
+DEFAULT_PORT, ADMIN_PORT = 9590, 9592
 FLEET_MEMBERS, FLEET_INSECURE = "members", "insecure"  # as in p2pd.daemon
 
 PEM = click.Path(path_type=Path, dir_okay=False)
@@ -35,13 +37,21 @@ def main() -> None:
 @click.option("--ca", type=PEM, metavar="FILE", help="The fleet's CA; several in one file are trusted alike.")
 @click.option("--certificate", type=PEM, metavar="FILE", help="This tracker's certificate; then its intermediates.")
 @click.option("--key", type=PEM, metavar="FILE", help="The certificate's key.")
+@click.option(
+    "--admin",
+    "admin_address",
+    default=f"127.0.0.1:{ADMIN_PORT}",
+    show_default=True,
+    metavar="ADDRESS",
+    help="Where metrics, health and status are read; none: nowhere.",
+)
 @click.option("--insecure", is_flag=True, help="Talk to nodes without TLS: for a lab.")
-def run(address: str, ca: Path | None, certificate: Path | None, key: Path | None, insecure: bool) -> None:
+def run(
+    address: str, ca: Path | None, certificate: Path | None, key: Path | None, admin_address: str, insecure: bool
+) -> None:
     """Run the tracker until SIGTERM or SIGINT."""
-    try:
-        listen = Address.parse(address, DEFAULT_PORT, listening=True)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--listen") from None
+    listen = _address(address, DEFAULT_PORT, "--listen")
+    admin = None if admin_address == "none" else _address(admin_address, ADMIN_PORT, "--admin")
     membership = None
     if ca and certificate and key:
         if insecure:
@@ -61,23 +71,47 @@ def run(address: str, ca: Path | None, certificate: Path | None, key: Path | Non
     if membership is None:
         log.warning("--insecure: nodes are neither authenticated nor encrypted. A lab switch.")
     try:
-        trio.run(_serve, listen, membership)
-    except* OSError as group:
-        raise click.ClickException(f"--listen {listen}: {group.exceptions[0]}") from None
+        trio.run(_serve, listen, admin, membership)
+    except* _CannotListen as group:
+        raise click.ClickException(str(group.exceptions[0])) from None
 
 
-async def _serve(address: Address, membership: Membership | None) -> None:
-    listeners = await trio.open_tcp_listeners(address.port, host=address.host)
+class _CannotListen(Exception):
+    """The message names the option, the address and the reason."""
+
+
+def _address(text: str, port: int, option: str) -> Address:
+    try:
+        return Address.parse(text, port, listening=True)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint=option) from None
+
+
+async def _listen(address: Address, option: str) -> list[trio.SocketListener]:
+    try:
+        return await trio.open_tcp_listeners(address.port, host=address.host)
+    except OSError as error:
+        raise _CannotListen(f"{option} {address}: {error.strerror or error}") from None
+
+
+async def _serve(address: Address, admin: Address | None, membership: Membership | None) -> None:
+    listeners = await _listen(address, "--listen")
+    admin_listeners = await _listen(admin, "--admin") if admin else []
+    shown = Shown(membership)
     if membership is None:
-        tracker = Tracker(FLEET_INSECURE, NodeKey.generate().public)
+        tracker = Tracker(FLEET_INSECURE, NodeKey.generate().public, on_refused=shown.refused)
     else:
-        tracker = Tracker(FLEET_MEMBERS, membership.identity.key.public, lambda: membership.identity)
+        key = membership.identity.key.public
+        tracker = Tracker(FLEET_MEMBERS, key, lambda: membership.identity, shown.refused)
         membership.on_change = tracker.identity_changed
+    shown.summary = tracker.summary
     notifier = Notifier()
     async with trio.open_nursery() as nursery:
         for listener in listeners:
             nursery.start_soon(tracker.serve, listener, nursery)
         nursery.start_soon(tracker.tick)
+        if admin_listeners:
+            nursery.start_soon(serve_admin, admin_listeners, shown)
         if membership:
             nursery.start_soon(membership.watch)
         nursery.start_soon(_feed_watchdog, notifier)

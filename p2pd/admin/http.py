@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import h11
 import trio
 
-from p2pd.admin.metrics import CONTENT_TYPE, Metrics
+from p2pd.admin.metrics import CONTENT_TYPE
 
 CONNECTIONS_MAX = 32  # at once; a scraper and a few people need two or three
 HEADER_MAX = 16 << 10  # bytes of a request's header
@@ -25,10 +25,18 @@ CLOSE_SECONDS_MAX = 1.0  # that the client has to read the answer and close, bef
 LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
 
 
-class AdminState(Protocol):
-    """What the daemon shows of itself. None of it may block or wait."""
+class Exposition(Protocol):
+    """`p2pd.admin.Metrics` is one."""
 
-    metrics: Metrics
+    def exposition(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+
+
+class AdminState(Protocol):
+    """What a daemon shows of itself. None of it may block or wait."""
+
+    @property
+    def metrics(self) -> Exposition: ...
 
     def not_ready(self) -> str | None:
         """Why the mirror can't answer yet (or any more), in a few words; None when it listens."""

@@ -20,7 +20,12 @@ ROWS_MAX = 40  # of one table in the live view; the rest is counted
 
 def status_view(status: Status, *, rows_max: int | None = None) -> RenderableType:
     """All of a status: one line for the node, then warnings, trackers, peers and blobs."""
-    parts: list[RenderableType] = [_node_line(status), *_warnings(status), *_directory_lines(status)]
+    parts: list[RenderableType] = [
+        _node_line(status),
+        *_warnings(status),
+        *_certificate_lines(status),
+        *_directory_lines(status),
+    ]
     peers, blobs = _dicts(status, "peers"), _dicts(status, "blobs")
     convicted = _dicts(status, "convicted")
     if convicted:
@@ -55,6 +60,16 @@ def _warnings(status: Status) -> Iterator[str]:
         texts.insert(0, "peers are insecure: anyone in the network can join, read and answer")
     for text in texts:
         yield f"[yellow]warning:[/] {escape(text)}"
+
+
+def _certificate_lines(status: Status) -> Iterator[str]:
+    certificate = _dict(status, "certificate")
+    if certificate:
+        left = _number(certificate, "remaining_s")
+        ends = f"ends in {left / 86400:.0f} days" if left > 2 * 86400 else f"ends in {max(0.0, left / 3600):.1f} hours"
+        names = certificate.get("authorities")
+        trusted = ", ".join(escape(str(name)) for name in names) if isinstance(names, list) else "-"
+        yield f"certificate {_text(certificate, 'name')} {ends if left > 0 else 'has ended'}; trusts {trusted}"
 
 
 def _directory_lines(status: Status) -> Iterator[str]:

@@ -222,7 +222,7 @@ class Tracker:
         if certificates:
             papers = certificates.issue(name, self._host)
             how = ["--ca", papers.ca, "--certificate", papers.certificate, "--key", papers.key]
-        command = [*program, "run", "--listen", self.address, *how]
+        command = [*program, "run", "--listen", self.address, "--admin", "none", *how]
         self.process = Process(
             name,
             command,

@@ -301,7 +301,18 @@ def measure(options: argparse.Namespace, place: Path) -> bool:
         own = place / "tracker"
         how = ["--ca", fleet / "ca.crt", "--certificate", own / "node.crt", "--key", own / "node.key"]
     program = Path(sys.executable).parent / "p2pd-tracker"
-    command = ["taskset", "-c", str(cores[0]), program, "run", "--listen", f"127.0.0.1:{port}", *map(str, how)]
+    command = [
+        "taskset",
+        "-c",
+        str(cores[0]),
+        program,
+        "run",
+        "--listen",
+        f"127.0.0.1:{port}",
+        "--admin",
+        "none",
+        *map(str, how),
+    ]
     others = ",".join(map(str, cores[1:] or cores))
     shares = [options.nodes // WORKERS + (number < options.nodes % WORKERS) for number in range(WORKERS)]
     with (place / "tracker.log").open("wb") as log:

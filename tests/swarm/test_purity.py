@@ -39,7 +39,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "peers": {"swarm", "hashing", "fleet"},
     "content": {"admin", "engine", "hashing", "mirror", "store", "swarm", "upstream"},
 }
-TRACKER_MAY_KNOW = {"swarm", "peers", "fleet", "config", "discovery"} | TOOLS
+TRACKER_MAY_KNOW = {"swarm", "peers", "fleet", "config", "admin"} | TOOLS
 
 
 def imports(tree: ast.AST) -> Iterator[str]:
