@@ -30,6 +30,7 @@ log = logging.getLogger("p2pd.tracker")
 NODES_MAX = 20_000
 HANDSHAKES_MAX = 4096  # strangers that have not said hello: a whole fleet may come back in the same second
 TICK_S = 0.1
+ACCEPT_GAP_S = 0.002  # between two callers: a fleet that comes back at once must leave time for who is there already
 ACCEPT_PAUSE_S = 0.1
 CUT_OFF_S = 60.0  # a node that floods
 CUT_OFF_MAX = 1024  # nodes remembered
@@ -117,6 +118,7 @@ class Tracker:
                 await stream.aclose()
                 continue
             nursery.start_soon(self._converse, stream.socket)
+            await trio.sleep(ACCEPT_GAP_S)
 
     async def _converse(self, sock: trio.socket.SocketType) -> None:
         host = "a stranger"

@@ -98,7 +98,7 @@ class TlsTransport(Transport):
         try:
             while count < size:
                 try:
-                    got = self._tls.recv_into(view[count:] if count else view)
+                    got = self._tls.read(size - count, view[count:])  # recv_into, less a call
                 except ssl.SSLWantReadError:
                     if count:
                         break
