@@ -72,6 +72,7 @@ bench: install apt ## measure; prints tables, takes some fifteen minutes (as roo
 	$(BIN)/python -m tests.bench.single
 	$(BIN)/python -m tests.bench.memory
 	$(BIN)/python -m tests.bench.mirror_vs_nginx
+	$(BIN)/python -m tests.bench.hostile_clients
 	$(BIN)/python -m tests.bench.peer_throughput
 	$(BIN)/python -m tests.bench.peer_throughput --tls
 	$(BIN)/python -m tests.bench.tracker_load
