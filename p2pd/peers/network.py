@@ -13,6 +13,7 @@ from typing import Protocol
 
 import trio
 
+from p2pd.peers.callers import Callers
 from p2pd.peers.connection import Connection, Outgoing, Source
 from p2pd.peers.frames import FrameReader
 from p2pd.peers.handshake import Doorstep, shake_hands
@@ -149,6 +150,7 @@ class Network:
         self._dialling: set[bytes] = set()
         self._shunned: dict[bytes, float] = {}  # node id -> until when
         self._doorstep = Doorstep(HANDSHAKES_MAX)
+        self._callers = Callers()
         self.trackers: dict[str, str] = {}  # address -> state, for the status
 
     # -- commands ---------------------------------------------------------------------------------------------------
@@ -276,6 +278,9 @@ class Network:
         try:
             transport = answer(sock, self._contexts())
             host = transport.remote_host
+            if not self._callers.may_call(host, trio.current_time()):
+                transport.close()
+                raise Refused("too-often", "calls too often")
             frames = FrameReader(transport)
             key, contact = await self._doorstep.meet(transport, frames, self.hello)
         except (ConnectionLost, ProtocolError) as error:

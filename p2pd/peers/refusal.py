@@ -30,6 +30,7 @@ REASONS = (
     "wrong-name",  # of a tracker: its certificate is for other addresses
     "bad-certificate",  # anything else that is wrong with it
     "refused-there",  # the other side refuses ours
+    "too-often",  # it calls again and again
     "hello",  # the first message: another version, another fleet, another key than the certificate's
     "unfinished",  # it left, or said nothing in time
     "tls",  # the handshake failed in some other way

@@ -15,6 +15,7 @@ from trio.testing import MockClock
 
 from p2pd.fleet import Identity
 from p2pd.peers import network as network_module
+from p2pd.peers.callers import CALLS_BURST
 from p2pd.peers.network import DIALS_MAX, DIALS_WAITING_MAX, HANDSHAKES_MAX, Network
 from p2pd.swarm import commands as cmd
 from p2pd.swarm import events as ev
@@ -323,7 +324,10 @@ async def test_dials_are_bounded_however_many_contacts_are_named(monkeypatch: py
 
 async def test_silent_strangers_do_not_shut_others_out() -> None:
     async with sides("a", "b") as (a, b):
-        strangers = [await trio.open_tcp_stream("127.0.0.1", b.port) for _ in range(HANDSHAKES_MAX + 10)]
+        strangers = [
+            await trio.open_tcp_stream("127.0.0.1", b.port, local_address=f"127.0.1.{number}")
+            for number in range(1, HANDSHAKES_MAX + 10)
+        ]
         with trio.fail_after(3):
             await meet(a, b)
         for stranger in strangers:
@@ -398,3 +402,17 @@ async def test_a_tracker_that_closes_at_once_is_not_called_in_a_hurry(autojump_c
         assert calls <= 20
         nursery.cancel_scope.cancel()
         await listener.aclose()
+
+
+async def test_who_calls_too_often_is_turned_away_without_a_handshake() -> None:
+    async with sides("a", "b") as (a, b):
+        callers = [
+            await trio.open_tcp_stream("127.0.0.1", b.port, local_address="127.0.1.1") for _ in range(CALLS_BURST + 20)
+        ]
+        with trio.fail_after(3):  # well before a handshake's own time is up
+            while await callers[-1].receive_some():
+                pass
+        assert "too-often" in b.refused
+        await meet(a, b)
+        for stream in callers:
+            await stream.aclose()
