@@ -23,6 +23,7 @@ from simulations.records import PIECE_BINS
 from simulations.world import World
 
 INK, BLUE, ORANGE, GREY = "#1b2733", "#1f6fb2", "#d9732b", "#9aa5b1"
+GREEN, RED = "#3a8f5c", "#b3261e"
 STYLE = {
     "font.size": 9, "axes.edgecolor": GREY, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK,
     "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "path",
@@ -44,18 +45,33 @@ def _axes(width: float = 7.2, height: float = 2.9) -> tuple[Figure, Axes]:
         return plt.subplots(figsize=(width, height))
 
 
+def _shown_s(world: World) -> float:
+    """How far time is shown: a tenth beyond the last node that is not made slow. The slow ones would hide the rest."""
+    ends = [h.done_at for h in world.hosts if h.done_at < NEVER and not h.is_straggler]
+    return 1.1 * (max(ends, default=world.clock.now) - world.started_at)
+
+
 def completion(world: World) -> str:
     """How many nodes have ended after how many seconds of their own, and the bound."""
-    times = sorted(h.done_at - h.started_at for h in world.hosts if h.done_at < NEVER)
-    count = len(world.hosts)
+    bound = world.scenario.bound_s
+    groups = [("", BLUE, [h for h in world.hosts if not h.is_straggler])]
+    if len(groups[0][2]) < len(world.hosts):
+        groups = [("the others", BLUE, groups[0][2]), ("slow nodes", GREY, [h for h in world.hosts if h.is_straggler])]
     figure, axes = _axes()
     with plt.rc_context(STYLE):
-        axes.step([0, *times], [0, *[100 * (n + 1) / count for n in range(len(times))]], where="post", color=BLUE)
-        bound = world.scenario.bound_s
+        last = bound
+        for label, color, hosts in groups:
+            times = sorted(h.done_at - h.started_at for h in hosts if h.done_at < NEVER)
+            shares = [100 * (n + 1) / len(hosts) for n in range(len(times))]
+            axes.step([0, *times], [0, *shares], where="post", color=color, label=label)
+            if color == BLUE:
+                last = max([last, *times[-1:]])
         axes.axvline(bound, color=ORANGE, linestyle="--", linewidth=1)
-        axes.annotate(f" the bound, {bound:.2f} s", (bound, 4), color=ORANGE)
+        axes.annotate(f"the bound, {bound:.2f} s ", (bound, 4), color=ORANGE, ha="right")
         axes.set(xlabel="s from the node's own start", ylabel="% of the nodes have the image", ylim=(0, 101))
-        axes.set_xlim(0, max([bound * 1.05, *times[-1:]]) * 1.03)
+        axes.set_xlim(0, last * 1.1)
+        if len(groups) > 1:
+            axes.legend(frameon=False, loc="center left")
         return as_svg(figure)
 
 
@@ -68,8 +84,9 @@ def heat(world: World) -> str:
     rows = [grid[int(place * step)] for place in range(shown)]
     figure, axes = _axes(height=3.2)
     with plt.rc_context(STYLE):
-        used = max((place + 1 for place, column in enumerate(records.heat) if any(column)), default=1)
-        rows = [row[:used] for row in rows]
+        used = min(len(records.heat), 1 + int(_shown_s(world) / records.interval_s))
+        share = 100 / len(world.hosts) * shown / world.scenario.pieces
+        rows = [[count * share for count in row[:used]] for row in rows]
         span = records.interval_s * used
         image = axes.imshow(
             rows, aspect="auto", origin="lower", cmap="magma_r", interpolation="nearest",
@@ -78,28 +95,42 @@ def heat(world: World) -> str:
         for layer in world.image[1:]:
             axes.axhline(layer.first, color=GREY, linewidth=0.6)
         axes.set(xlabel="s", ylabel="piece of the image")
-        figure.colorbar(image, ax=axes, label="arrivals", pad=0.01)
+        figure.colorbar(image, ax=axes, label="% of the nodes get it", pad=0.01)
         return as_svg(figure)
 
 
+def _smooth(values: Sequence[float], around: int = 2) -> list[float]:
+    """Each with its neighbours: moments that were looked at, not means."""
+    windows = (values[max(0, place - around) : place + around + 1] for place in range(len(values)))
+    return [sum(window) / len(window) for window in windows]
+
+
 def lines_in_use(world: World) -> str:
-    """What of the nodes' lines was used over time."""
+    """What of the lines was used over time: the nodes', upstream's, the busiest zone's."""
     rates = world.records.rates
     capacity = sum(host.up.capacity for host in world.hosts)
+    curves = [
+        ("uplinks that send", GREY, 1, [100 * row[2] for row in rates]),
+        ("downlinks that receive", ORANGE, 1, [100 * row[3] for row in rates]),
+        ("upstream's line", GREEN, 1, [100 * row[4] for row in rates]),
+        ("bytes, of what all uplinks can", BLUE, 1.5, [100 * row[1] / capacity for row in rates]),
+    ]
+    if world.zone_lines:
+        curves.append(("busiest zone's line", RED, 1, [100 * row[5] for row in rates]))
     figure, axes = _axes()
     with plt.rc_context(STYLE):
         seconds = [row[0] for row in rates]
-        axes.plot(seconds, [100 * row[1] / capacity for row in rates], color=BLUE, label="bytes, of what the lines can")
-        axes.plot(seconds, [100 * row[2] for row in rates], color=GREY, linewidth=1, label="uplinks that send")
-        axes.plot(seconds, [100 * row[3] for row in rates], color=ORANGE, linewidth=1, label="downlinks that receive")
-        axes.set(xlabel="s", ylabel="%", ylim=(0, 103))
+        for label, color, width, values in curves:
+            axes.plot(seconds, _smooth(values), color=color, linewidth=width, label=label)
+        axes.set(xlabel="s", ylabel="%", ylim=(0, 103), xlim=(0, _shown_s(world)))
         axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
         return as_svg(figure)
 
 
 def phases(world: World) -> str:
     """Where the nodes' time went: to the first piece, to 90 % of the pieces, to the end; quickest node on the left."""
-    hosts = sorted((h for h in world.hosts if h.ninety_at < NEVER > h.done_at), key=lambda h: h.done_at - h.started_at)
+    ended = (h for h in world.hosts if h.ninety_at < NEVER > h.done_at and not h.is_straggler)
+    hosts = sorted(ended, key=lambda h: h.done_at - h.started_at)
     figure, axes = _axes()
     with plt.rc_context(STYLE):
         step = max(1, len(hosts) // 200)
@@ -107,7 +138,7 @@ def phases(world: World) -> str:
         first = [h.first_at - h.started_at for h in chosen]
         ninety = [h.ninety_at - h.started_at for h in chosen]
         done = [h.done_at - h.started_at for h in chosen]
-        places = [100 * n / max(1, len(chosen)) for n in range(len(chosen))]
+        places = [100 * n / max(1, len(chosen) - 1) for n in range(len(chosen))]
         axes.fill_between(places, 0, first, color=GREY, linewidth=0, label="to the first piece")
         axes.fill_between(places, first, ninety, color=BLUE, linewidth=0, label="to 90 % of the pieces")
         axes.fill_between(places, ninety, done, color=ORANGE, linewidth=0, label="to the end")
@@ -122,7 +153,8 @@ def uploads(world: World) -> str:
     copies = sorted((host.sent / world.scenario.total for host in world.hosts), reverse=True)
     figure, axes = _axes(height=2.4)
     with plt.rc_context(STYLE):
-        axes.fill_between([100 * n / len(copies) for n in range(len(copies))], 0, copies, color=BLUE, step="post")
+        places = [100 * n / max(1, len(copies) - 1) for n in range(len(copies))]
+        axes.fill_between(places, 0, copies, color=BLUE, step="post", linewidth=0)
         axes.set(xlabel="nodes, most generous first (%)", ylabel="copies sent", xlim=(0, 100), ylim=(0, None))
         return as_svg(figure)
 

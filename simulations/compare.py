@@ -14,7 +14,7 @@ from rich.table import Table
 
 from p2pd.units import format_rate, format_size
 from simulations.models import Case, Outcome, direct, hypercube, hypercube_rounds, layerwise, rarest_first
-from simulations.options import SimulationCommand, scenario_of, scenario_options
+from simulations.options import SimulationCommand, scenario_of, scenario_options, texts_of
 from simulations.output import require_place, write
 from simulations.results import figures, percentile, simulate
 from simulations.scenario import Scenario
@@ -123,7 +123,7 @@ def compare(parameters: dict[str, str], file: Path | None, json_file: Path | Non
     Example:
       p2pd-sim compare --nodes 200 --image 1GB/2 --link 100MB/s
     """
-    scenario = scenario_of(parameters, file)
+    scenario = scenario_of(texts_of(parameters, file))
     require_place("--json", json_file)
     console = Console()
     try:

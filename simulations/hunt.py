@@ -5,13 +5,13 @@ The seed is the bug report: a failing one is printed with the `rollout` command 
 
 from __future__ import annotations
 
-import shlex
 import time
 from random import Random
 
 import click
 from rich.console import Console
 
+from simulations.options import command_of
 from simulations.reading import build
 from simulations.results import figures, simulate
 from simulations.scenario import ScenarioError
@@ -77,15 +77,6 @@ def _fault(fault: str, random: Random, nodes: int, bound_s: float) -> dict[str, 
         case "cached":
             return {fault: f"{random.choice((20, 50))}%:1"}
     return {"zones": str(min(nodes, 3)), "oversubscription": "4", "zone_latency": "0.002"}
-
-
-def command_of(texts: dict[str, str]) -> str:
-    """The command that runs these parameters."""
-    words = ["p2pd-sim", "rollout"]
-    for name, text in texts.items():
-        flag = f"--{name.replace('_', '-')}"
-        words += [flag] if text == "true" else [flag, text]
-    return shlex.join(words)
 
 
 def try_seed(seed: int) -> str:

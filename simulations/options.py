@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -124,10 +125,32 @@ def _help(name: str) -> str:
     return f"{text}  [default: {SHOWN.get(name, default)}]"
 
 
-def scenario_of(parameters: dict[str, str], file: Path | None) -> Scenario:
-    """The scenario of a file with options over it. click.UsageError names what is wrong."""
+def texts_of(parameters: Mapping[str, str], file: Path | None) -> dict[str, str]:
+    """All parameters that somebody gave: a file's, with options over them. click.UsageError."""
     try:
         texts = read_file(file) if file else {}
-        return build({**{name.replace("-", "_"): text for name, text in texts.items()}, **parameters})
     except ScenarioError as error:
         raise click.UsageError(str(error)) from None
+    return {name.replace("-", "_"): text for name, text in texts.items()} | parameters
+
+
+def scenario_of(texts: Mapping[str, str]) -> Scenario:
+    """click.UsageError names what is wrong."""
+    try:
+        return build(texts)
+    except ScenarioError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def command_of(texts: Mapping[str, str]) -> str:
+    """The command that runs these parameters again."""
+    words = ["p2pd-sim", "rollout"]
+    for name, text in texts.items():
+        flag = f"--{name.replace('_', '-')}"
+        if name.startswith("settings."):
+            words += ["--set", f"{name[9:]}={text}"]
+        elif ALL[name][0]:
+            words += [flag, text]
+        elif text == "true":
+            words.append(flag)
+    return shlex.join(words)

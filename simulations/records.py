@@ -28,7 +28,9 @@ class Records:
         self.on_progress = on_progress
         self.interval_s = span_s / TIME_BINS
         self.heat = [[0] * PIECE_BINS for _ in range(TIME_BINS)] if span_s else []
-        self.rates: list[tuple[float, float, float, float]] = []  # seconds, bytes/s of all flows, shares of busy lines
+        # seconds, bytes/s of all nodes, shares of uplinks and of downlinks that are busy, use of upstream's line,
+        # and of the busiest zone's
+        self.rates: list[tuple[float, float, float, float, float, float]] = []
         self._pieces = pieces
 
     def piece(self, seconds: float, number: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from simulations.options import SimulationCommand, scenario_of, scenario_options
+from simulations.options import SimulationCommand, command_of, scenario_of, scenario_options, texts_of
 from simulations.output import require_matplotlib, require_place, run_with_progress, write
 from simulations.results import figures
 from simulations.table import print_figures
@@ -31,7 +31,8 @@ def rollout(parameters: dict[str, str], file: Path | None, json_file: Path | Non
       p2pd-sim rollout --nodes 400 --zones 40 --oversubscription 4 --stragglers 10%:0.1
       p2pd-sim rollout scenario.toml --deaths 10% --seed 7 --json figures.json
     """
-    scenario = scenario_of(parameters, file)
+    texts = texts_of(parameters, file)
+    scenario = scenario_of(texts)
     require_place("--json", json_file)
     require_place("--report", report)
     if report:
@@ -45,7 +46,7 @@ def rollout(parameters: dict[str, str], file: Path | None, json_file: Path | Non
     if report:
         from simulations.report import page
 
-        write(report, page(world, result))
+        write(report, page(world, result, command_of(texts)))
         console.print(f"report: {report}", soft_wrap=True)
     if result["unfinished"]:
         raise click.exceptions.Exit(1)

@@ -127,6 +127,13 @@ class Scenario:
         return max(spread, self.total / self.upstream_rate)
 
     @property
+    def stragglers_bound_s(self) -> float:
+        """What a slow node's own line down takes at least; `bound_s` where that is more."""
+        if not self.stragglers or self.stragglers.which == "up":
+            return self.bound_s
+        return max(self.bound_s, self.total / (self.downlink * self.stragglers.amount))
+
+    @property
     def policy(self) -> Settings:
         return Settings(**dict(self.settings))
 
@@ -195,6 +202,8 @@ def check(s: Scenario) -> None:
 def _check_shares(s: Scenario) -> None:
     if s.stragglers:
         _share("stragglers", s.stragglers.share)
+        if s.stragglers.share >= 1:
+            raise ScenarioError("stragglers", "100 % of the nodes; allowed: below 100%, or a lower --link for all")
         if not 0 < s.stragglers.amount <= 1:
             raise ScenarioError("stragglers", f"factor {s.stragglers.amount:g}; allowed: above 0 and at most 1")
         if s.stragglers.which not in ("", "both", "up", "down"):

@@ -21,9 +21,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import p2pd.swarm
-from simulations.options import SimulationCommand, scenario_options
+from simulations.options import SimulationCommand, scenario_options, texts_of
 from simulations.output import PLOT_KINDS, require_matplotlib, require_place
-from simulations.reading import build, read_file
+from simulations.reading import build
 from simulations.results import figures, simulate
 from simulations.scenario import ScenarioError
 from simulations.table import print_grid, wide_console
@@ -192,7 +192,7 @@ def sweep(
     if plot:
         require_matplotlib("--plot")
     try:
-        base = {name.replace("-", "_"): text for name, text in (read_file(file) if file else {}).items()} | parameters
+        base = texts_of(parameters, file)
         base.pop("seed", None)
         axes = parse_vary(vary)
         runs = plan(base, axes, parse_seeds(seeds))

@@ -23,8 +23,11 @@ def wide_console() -> Console:
 def title(s: Scenario) -> str:
     """One line on what is simulated."""
     layers = f"{len(s.image)} layer{'s' if len(s.image) > 1 else ''}"
-    text = f"{s.nodes} nodes, {format_size(s.total)} in {layers} ({s.pieces} pieces), {format_rate(s.uplink)} up"
-    text += f", {format_rate(s.downlink)} down"
+    text = f"{s.nodes} nodes, {format_size(s.total)} in {layers} ({s.pieces} pieces)"
+    if s.uplink == s.downlink:
+        text += f", {format_rate(s.uplink)} each way"
+    else:
+        text += f", {format_rate(s.uplink)} up, {format_rate(s.downlink)} down"
     if s.upstream_rate != s.link:
         text += f", upstream {format_rate(s.upstream_rate)}"
     if s.zones > 1:
@@ -39,12 +42,8 @@ def print_figures(console: Console, scenario: Scenario, figures: Mapping[str, An
     table.add_column("time to the client's last byte")
     table.add_column("s", justify="right")
     table.add_column("over the bound", justify="right")
-    for name, key in ROWS:
-        table.add_row(name, f"{figures[key]:.2f}", f"{figures[key] / figures['bound_s']:.3f}")
-    table.add_row("the bound", f"{figures['bound_s']:.2f}", "1.000", style="dim")
-    if figures["stragglers_slowest_s"]:
-        slow = figures["stragglers_slowest_s"]
-        table.add_row("slowest of the slow nodes", f"{slow:.2f}", f"{slow / figures['bound_s']:.3f}", style="dim")
+    for name, seconds, bound_s in times_of(figures):
+        table.add_row(name, f"{seconds:.2f}", f"{seconds / bound_s:.3f}")
     console.print(table)
     console.print()
     facts = Table(show_header=False, show_edge=False, pad_edge=False)
@@ -54,8 +53,20 @@ def print_figures(console: Console, scenario: Scenario, figures: Mapping[str, An
         facts.add_row(name, value)
     console.print(facts)
     console.print()
+    if not figures["counted"]:
+        console.print("No times: no node that lived had anything to fetch and got it.")
     if figures["problem"]:
-        console.print(f"[red]not finished: {figures['unfinished']} nodes: {figures['problem']}[/red]")
+        console.print(f"[red]not finished: {figures['unfinished']} nodes: {figures['problem']}[/red]", soft_wrap=True)
+
+
+def times_of(f: Mapping[str, Any]) -> list[tuple[str, float, float]]:
+    """(name, seconds, the bound to hold them against): of the nodes that live and are not made slow; then of those."""
+    rows = [(name, f[key], f["bound_s"]) for name, key in ROWS] if f["counted"] else []
+    rows.append(("the bound", f["bound_s"], f["bound_s"]))
+    if f["stragglers_slowest_s"]:
+        rows.append(("slowest of the slow nodes", f["stragglers_slowest_s"], f["stragglers_bound_s"]))
+        rows.append(("the slow nodes' bound", f["stragglers_bound_s"], f["stragglers_bound_s"]))
+    return rows
 
 
 def facts_of(s: Scenario, f: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -359,7 +359,8 @@ class World:
         if self.checker:
             self.checker.prove(host, c.digest)
         arriving.proven = True
-        self.layer_done(host, arriving)
+        if not arriving.bypass:  # a client that went to upstream reads on there
+            self.layer_done(host, arriving)
 
     def _compute_chain(self, host: Host, c: cmd.ComputeChain) -> None:
         when = self.clock.now + c.size * self._check_s_per_byte
@@ -389,8 +390,6 @@ class World:
         if arriving.is_done:
             return
         arriving.is_done = True
-        if arriving.bypass:
-            arriving.bypass = None
         self.clock.soon(self._next_layer, (host, host.life))
         self._see_if_done(host)
 
@@ -427,7 +426,9 @@ class World:
         up = sum(1 for host in self.hosts if host.up.flows) / count
         down = sum(1 for host in self.hosts if host.down.flows) / count
         rate = sum(host.up.used for host in self.hosts)
-        records.rates.append((self.clock.now - START_S, rate, up, down))
+        line = self.pulls.line
+        core = max((max(a.used / a.capacity, b.used / b.capacity) for a, b in self.zone_lines), default=0.0)
+        records.rates.append((self.clock.now - START_S, rate, up, down, line.used / line.capacity, core))
         if records.on_progress:
             records.on_progress(self.clock.now - START_S, sum(host.pieces for host in self.hosts))
         self.clock.at(self.clock.now + records.interval_s, self._sample)

@@ -11,6 +11,7 @@ import contextlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from simulations.fleet.links import LinkSampler, Timeline
 from simulations.fleet.plan import FleetPlan, bound
@@ -37,6 +38,9 @@ BUSY_MAX = 0.85  # of all cores: above it a figure says more about the machine t
 # what. A fleet in service has that behind it.
 SETTLE_S = 4.0
 
+# All daemons start at once, and a core starts about one of them in a second.
+READY_S, READY_S_PER_NODE = 20.0, 3.0
+
 
 @dataclass(frozen=True, slots=True)
 class FleetRun:
@@ -51,7 +55,9 @@ class FleetRun:
     refused_ratio: float
     cpu_s: float
     busy: float
-    begin_s: float
+    manifest_s: float  # the median client's until it has read the manifest
+    downlinks_use: float  # mean over all nodes until the slowest has ended
+    uplinks_use: float
     timeline: Timeline
 
     @property
@@ -108,7 +114,7 @@ class Fleet:
             node.start(wait=False)
             self.nodes.append(node)
         for node in self.nodes:
-            node.wait_ready()
+            node.wait_ready(READY_S + READY_S_PER_NODE * plan.nodes)
         time.sleep(SETTLE_S)
 
     def _node(self, name: str, tracker: Tracker, member: Member) -> Node:
@@ -149,9 +155,11 @@ def _figures(
     metrics = [node.metrics() for node in fleet.nodes]
     transfers = plan.nodes * sum(pieces(layer.size) for layer in image.layers)
     moved = plan.nodes * image.size
+    seconds = tuple(sorted(reading.seconds for reading in readings))
+    down, up = sampler.timeline.use(plan.link, seconds[-1])
     return FleetRun(
-        seconds=tuple(sorted(reading.seconds for reading in readings)),
-        bound_s=bound(plan.nodes, plan.link, plan.layers),
+        seconds=seconds,
+        bound_s=bound(plan),
         identical=sum(reading.identical() for reading in readings),
         upstream_copies=sum(traffic.body_bytes(name=digest) for digest in digests) / image.size,
         upstream_requests_max=max(traffic.requests_by_name(digests).values()),
@@ -159,6 +167,8 @@ def _figures(
         refused_ratio=sum(one.total("p2pd_refused_requests_total") for one in metrics) / transfers,
         cpu_s=cpu_s / plan.nodes,
         busy=busy,
-        begin_s=min(reading.first for reading in readings) - min(reading.started for reading in readings),
+        manifest_s=median(reading.manifest - reading.started for reading in readings),
+        downlinks_use=down,
+        uplinks_use=up,
         timeline=sampler.timeline,
     )

@@ -30,23 +30,24 @@ class FleetPlan:
     def __post_init__(self) -> None:
         if not 1 <= self.nodes <= NODES_MAX:
             raise PlanError(f"--nodes {self.nodes}: 1 to {NODES_MAX} are allowed")
-        for name, rate in (("--link", self.link), ("--upstream-link", self.upstream_link)):
+        for name, rate in (("--link", self.link), ("--upstream", self.upstream_link)):
             if rate < RATE_MIN:
                 raise PlanError(f"{name} {rate * 8 / 1e6:g} Mbit: at least {RATE_MIN * 8 / 1e6:g} Mbit is allowed")
-        if not self.layers or min(self.layers) < 256 * 1024:
-            raise PlanError("--layers: one or more sizes with commas, each at least 256KiB")
+        if not self.layers:
+            raise PlanError("--image: no layer; allowed: one or more")
         if self.nodes * sum(self.layers) > MEMORY_MAX:
             needed = self.nodes * sum(self.layers) / 1024**3
             raise PlanError(
-                f"--nodes {self.nodes} --layers of {sum(self.layers)} bytes: what the clients receive would take "
+                f"--nodes {self.nodes} --image of {sum(self.layers)} bytes: what the clients receive would take "
                 f"{needed:.1f} GiB of memory; at most {MEMORY_MAX / 1024**3:g} GiB are allowed"
             )
 
 
-def bound(nodes: int, link: float, layers: tuple[int, ...]) -> float:
-    """Seconds that no schedule can beat, T = F / B x (1 + floor(log2 N) / M).
+def bound(plan: FleetPlan) -> float:
+    """Seconds that no schedule can beat: F / B x (1 + floor(log2 N) / M), or F over upstream's link where that is less.
 
     `link` is the rate of the link itself: the headers of Ethernet, IP and TCP, 4.6 % of the payload, count against us.
     """
-    count = sum(pieces(size) for size in layers)
-    return sum(layers) / link * (1 + floor(log2(nodes)) / count)
+    count = sum(pieces(size) for size in plan.layers)
+    spread = sum(plan.layers) / plan.link * (1 + floor(log2(plan.nodes)) / count)
+    return max(spread, sum(plan.layers) / plan.upstream_link)

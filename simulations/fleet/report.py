@@ -21,10 +21,10 @@ REFUSED_MAX = 1.0  # a transfer
 ERROR_MAX = 0.10  # of the prediction, at p50 and p99
 
 QUANTILES = (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
-Prediction = dict[str, float]  # p50_s, p90_s, p99_s, slowest_s, upstream_copies, duplicate_ratio
+Prediction = dict[str, float]  # by the names of the simulator's JSON; and manifest_s, its median
 
 
-def as_json(plan: FleetPlan, runs: Sequence[FleetRun], prediction: Prediction | None) -> dict[str, Any]:
+def as_json(plan: FleetPlan, runs: Sequence[FleetRun], prediction: Prediction) -> dict[str, Any]:
     """All figures of all runs; `verdict` is None where no run counts."""
     counted = [run for run in runs if run.counts]
     return {
@@ -34,15 +34,14 @@ def as_json(plan: FleetPlan, runs: Sequence[FleetRun], prediction: Prediction | 
         "layers": list(plan.layers),
         "congestion_control": CONGESTION_CONTROL,
         "bound_s": runs[0].bound_s,
-        "runs": [_run_json(plan, run) for run in runs],
+        "runs": [_run_json(run) for run in runs],
         "prediction": prediction,
         "verdict": failures(plan, counted, prediction) == [] if counted else None,
     }
 
 
-def _run_json(plan: FleetPlan, run: FleetRun) -> dict[str, Any]:
+def _run_json(run: FleetRun) -> dict[str, Any]:
     figures = {f"{name}_s": run.quantile(share) for name, share in QUANTILES}
-    down, up = run.timeline.use(plan.link, run.slowest)
     return figures | {
         "slowest_s": run.slowest,
         "seconds": list(run.seconds),
@@ -54,8 +53,9 @@ def _run_json(plan: FleetPlan, run: FleetRun) -> dict[str, Any]:
         "cpu_s_per_node": run.cpu_s,
         "machine_busy": run.busy,
         "counts": run.counts,
-        "downlinks_use": down,
-        "uplinks_use": up,
+        "manifest_s": run.manifest_s,
+        "downlinks_use": run.downlinks_use,
+        "uplinks_use": run.uplinks_use,
         "timeline": {
             "moments_s": run.timeline.moments,
             "received_bytes": run.timeline.received,
@@ -64,7 +64,7 @@ def _run_json(plan: FleetPlan, run: FleetRun) -> dict[str, Any]:
     }
 
 
-def failures(plan: FleetPlan, counted: Sequence[FleetRun], prediction: Prediction | None) -> list[str]:
+def failures(plan: FleetPlan, counted: Sequence[FleetRun], prediction: Prediction) -> list[str]:
     """What the counted runs miss of the figures that are asked for, the median run standing for each."""
     found = []
     checks = (
@@ -77,16 +77,14 @@ def failures(plan: FleetPlan, counted: Sequence[FleetRun], prediction: Predictio
     for name, values, most in checks:
         if median(values) > most:
             found.append(f"{name}: {median(values):.3f}, at most {most:g} is asked for")
-    if prediction:
-        for name, share in (("p50", 0.5), ("p99", 0.99)):
-            measured = median(run.quantile(share) for run in counted)
-            off = measured / prediction[f"{name}_s"] - 1
-            if abs(off) > ERROR_MAX:
-                found.append(f"the prediction of {name} is {off:+.0%} off, at most {ERROR_MAX:.0%} is asked for")
+    for name, share in (("p50", 0.5), ("p99", 0.99)):
+        off = prediction[f"{name}_s"] / median(run.quantile(share) for run in counted) - 1
+        if abs(off) > ERROR_MAX:
+            found.append(f"the prediction of {name} is {off:+.0%} off, at most {ERROR_MAX:.0%} is asked for")
     return found
 
 
-def show(console: Console, plan: FleetPlan, runs: Sequence[FleetRun], prediction: Prediction | None) -> None:
+def show(console: Console, plan: FleetPlan, runs: Sequence[FleetRun], prediction: Prediction) -> None:
     """One table: a column for each run and one for the prediction; then the verdict."""
     sizes = " + ".join(format_size(size) for size in plan.layers)
     title = f"{plan.nodes} real nodes, {sizes}, links {format_rate(plan.link)} each way ({CONGESTION_CONTROL})"
@@ -108,23 +106,22 @@ def show(console: Console, plan: FleetPlan, runs: Sequence[FleetRun], prediction
     console.print("\n".join(f"Missed: {one}." for one in missed) or "All figures are within what is asked for.")
 
 
-def _rows(runs: Sequence[FleetRun], prediction: Prediction | None) -> list[list[str]]:
+def _rows(runs: Sequence[FleetRun], prediction: Prediction) -> list[list[str]]:
     least = runs[0].bound_s
-
-    def told(name: str, form: str, divisor: float = 1.0) -> str:
-        return format(prediction[name] / divisor, form) if prediction and name in prediction else "-"
-
-    rows = [["bound", *(f"{run.bound_s:.2f} s" for run in runs), f"{least:.2f} s" if prediction else "-"]]
+    rows = [["bound", *(f"{run.bound_s:.2f} s" for run in runs), f"{least:.2f} s"]]
     for name, share in QUANTILES:
-        rows.append(
-            [f"{name} / bound", *(f"{r.quantile(share) / least:.3f}" for r in runs), told(f"{name}_s", ".3f", least)]
-        )
-    rows.append(["slowest / bound", *(f"{r.slowest / least:.3f}" for r in runs), told("slowest_s", ".3f", least)])
-    rows.append(["slowest", *(f"{r.slowest:.2f} s" for r in runs), told("slowest_s", ".2f")])
-    rows.append(["upstream copies", *(f"{r.upstream_copies:.3f}" for r in runs), told("upstream_copies", ".3f")])
-    rows.append(["duplicates", *(f"{r.duplicate_ratio:.2%}" for r in runs), told("duplicate_ratio", ".2%")])
-    rows.append(["refused a transfer", *(f"{r.refused_ratio:.2f}" for r in runs), told("refused_per_transfer", ".2f")])
-    rows.append(["identical nodes", *(f"{r.identical} of {len(r.seconds)}" for r in runs), "-"])
-    rows.append(["CPU a node", *(f"{r.cpu_s:.2f} s" for r in runs), "-"])
-    rows.append(["machine busy", *(f"{r.busy:.0%}" for r in runs), "-"])
+        told = f"{prediction[f'{name}_s'] / least:.3f}"
+        rows.append([f"{name} / bound", *(f"{run.quantile(share) / least:.3f}" for run in runs), told])
+    rows += [
+        ["slowest / bound", *(f"{r.slowest / least:.3f}" for r in runs), f"{prediction['slowest_s'] / least:.3f}"],
+        ["slowest", *(f"{r.slowest:.2f} s" for r in runs), f"{prediction['slowest_s']:.2f} s"],
+        ["upstream copies", *(f"{r.upstream_copies:.3f}" for r in runs), f"{prediction['upstream_copies']:.3f}"],
+        ["duplicates", *(f"{r.duplicate_ratio:.2%}" for r in runs), f"{prediction['duplicate_ratio']:.2%}"],
+        ["refused a transfer", *(f"{r.refused_ratio:.2f}" for r in runs), f"{prediction['refused_per_transfer']:.2f}"],
+        ["manifest (p50)", *(f"{r.manifest_s:.2f} s" for r in runs), f"{prediction['manifest_s']:.2f} s"],
+        ["uplinks used", *(f"{r.uplinks_use:.0%}" for r in runs), "-"],
+        ["identical nodes", *(f"{r.identical} of {len(r.seconds)}" for r in runs), "-"],
+        ["CPU a node", *(f"{r.cpu_s:.2f} s" for r in runs), "-"],
+        ["machine busy", *(f"{r.busy:.0%}" for r in runs), "-"],
+    ]
     return rows

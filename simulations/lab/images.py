@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from simulations.lab.process import LabError, run
 
@@ -274,10 +274,50 @@ def build_index(layout: Path, platforms: dict[str, Sequence[Layer]], *, tag: str
     return top, Image(layout, tag, (top, *images["amd64"]))
 
 
+def read_layout(layout: Path) -> Image:
+    """The one image of an OCI layout that somebody else made. LabError says what is missing."""
+
+    def load(path: Path) -> dict[str, Any]:
+        try:
+            document = json.loads(path.read_bytes())
+        except OSError as error:
+            raise LabError(f"{path}: {error.strerror}") from None
+        except ValueError:
+            raise LabError(f"{path}: not JSON") from None
+        if not isinstance(document, dict):
+            raise LabError(f"{path}: not an object")
+        return document
+
+    def blob(entry: dict[str, Any]) -> Blob:
+        path = layout.joinpath("blobs", *str(entry["digest"]).split(":", 1))
+        if not path.is_file():
+            raise LabError(f"{layout}: {entry['digest']} is not in it")
+        return Blob(entry["digest"], path.stat().st_size, entry["mediaType"], path)
+
+    try:
+        entries = load(layout / "index.json")["manifests"]
+        if len(entries) != 1:
+            raise LabError(f"{layout}: {len(entries)} images; allowed: a layout of one (skopeo copy makes it)")
+        top = blob(entries[0])
+        manifest = load(top.path)
+        if "layers" not in manifest:
+            raise LabError(f"{layout}: an index of several platforms; allowed: one image (skopeo copy chooses)")
+        blobs = (top, blob(manifest["config"]), *map(blob, manifest["layers"]))
+        return Image(layout, entries[0].get("annotations", {}).get("org.opencontainers.image.ref.name", ""), blobs)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise LabError(f"{layout}: no OCI layout: {error!r}") from None
+
+
 def push(
-    image: Image, address: str, repository: str, *, prefix: Sequence[str] = (), manifest_type: str = "oci"
+    image: Image,
+    address: str,
+    repository: str,
+    *,
+    prefix: Sequence[str] = (),
+    manifest_type: str = "oci",
+    tag: str = "",
 ) -> None:
-    """Pushes an image to a plain-HTTP registry at `address` ("127.0.0.1:5000").
+    """Pushes an image to a plain-HTTP registry at `address` ("127.0.0.1:5000"), by default with the layout's tag.
 
     With `manifest_type` "oci" the digests stay what they are; "v2s2" makes skopeo write Docker's manifest types.
     """
@@ -285,8 +325,8 @@ def push(
     run(
         [
             *("skopeo", "--insecure-policy", "copy", "--quiet", "--all", "--dest-tls-verify=false", *keep),
-            f"oci:{image.layout}:{image.tag}",
-            f"docker://{address}/{repository}:{image.tag}",
+            f"oci:{image.layout}:{image.tag}" if image.tag else f"oci:{image.layout}",
+            f"docker://{address}/{repository}:{tag or image.tag}",
         ],
         prefix=prefix,
     )

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from simulations.lab.certificates import Certificates, Papers
 from simulations.lab.netns import Member, socket_in
-from simulations.lab.process import Process, free_port
+from simulations.lab.process import READY_TIMEOUT_S, Process, free_port
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).resolve().parents[2]
@@ -164,9 +164,9 @@ class Node:
         if wait:
             self.wait_ready()
 
-    def wait_ready(self) -> None:
+    def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
         """Waits for /readyz to answer 200."""
-        self.process.wait_ready(self._ready)
+        self.process.wait_ready(self._ready, timeout_s)
 
     def _ready(self) -> bool:
         try:

@@ -10,6 +10,7 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -43,6 +44,12 @@ class Warehouse:
             image = build_image(self._layout(repository), layers)
             push(image, self._registry.address, repository, manifest_type=manifest_type)
             self._images[repository] = image
+        return self._images[repository]
+
+    def push(self, repository: str, image: Image) -> Image:
+        """An image that is there already, pushed to a repository that has nothing yet, as tag "latest"."""
+        push(image, self._registry.address, repository, tag="latest")
+        self._images[repository] = replace(image, tag="latest")
         return self._images[repository]
 
     def index(self, repository: str, platforms: dict[str, Sequence[Layer]]) -> tuple[Blob, Image]:

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 
 from simulations import hunt
 from simulations.cli import main
-from simulations.hunt import command_of, draw, try_seed
-from simulations.options import scenario_of, scenario_options
+from simulations.hunt import draw, try_seed
+from simulations.options import command_of, scenario_of, scenario_options
 from simulations.reading import build
 
 SEEDS = range(1, 101)
@@ -39,7 +39,7 @@ def test_the_printed_command_is_the_same_scenario() -> None:
     @click.command()
     @scenario_options
     def catch(parameters: dict[str, str]) -> None:
-        seen.append(scenario_of(parameters, None))
+        seen.append(scenario_of(parameters))
 
     for seed in SEEDS:
         words = shlex.split(command_of(draw(seed)))
