@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from simulations.checkers import Violation
 from simulations.options import SimulationCommand, command_of, scenario_of, scenario_options, texts_of
 from simulations.output import require_matplotlib, require_place, run_with_progress, write
 from simulations.results import figures
@@ -38,7 +39,10 @@ def rollout(parameters: dict[str, str], file: Path | None, json_file: Path | Non
     if report:
         require_matplotlib("--report")
     console = Console()
-    world = run_with_progress(scenario, report=report is not None)
+    try:
+        world = run_with_progress(scenario, report=report is not None)
+    except Violation as error:
+        raise click.ClickException(f"a rule was broken: {error}; replay: {command_of(texts)}") from None
     result = figures(world)
     print_figures(console, scenario, result)
     if json_file:

@@ -6,13 +6,16 @@ finished, and the same command goes on where it stopped. A run counts as done on
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import itertools
 import json
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,7 +24,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import p2pd.swarm
-from simulations.options import SimulationCommand, scenario_options, texts_of
+from simulations.checkers import Violation
+from simulations.options import SimulationCommand, command_of, scenario_options, texts_of
 from simulations.output import PLOT_KINDS, require_matplotlib, require_place
 from simulations.reading import build
 from simulations.results import figures, simulate
@@ -38,6 +42,7 @@ MODEL = (
     "clock", "faults", "hosts", "network", "pulls", "readers", "records", "results", "scenario", "wires", "world",
 )  # fmt: skip
 Texts = dict[str, str]
+Job = tuple[str, Texts, Texts, str]  # key, point, all parameters, the code's version
 
 
 def code_version() -> str:
@@ -121,10 +126,14 @@ def read_done(path: Path, code: str) -> dict[str, dict[str, Any]]:
     return done
 
 
-def run_one(job: tuple[str, Texts, Texts, str]) -> dict[str, Any]:
-    """In a worker: one run's line."""
+def run_one(job: Job) -> dict[str, Any]:
+    """In a worker: one run's line. Violation names the command that replays it."""
     key, point, texts, code = job
-    return {"key": key, "code": code, "point": point, **figures(simulate(build(texts)))}
+    try:
+        result = figures(simulate(build(texts)))
+    except Violation as error:
+        raise Violation(f"{error}; replay: {command_of(texts)}") from None
+    return {"key": key, "code": code, "point": point, **result}
 
 
 def _ignore_interrupts() -> None:
@@ -132,19 +141,40 @@ def _ignore_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def run_all(jobs: list[tuple[str, Texts, Texts, str]], workers: int, out: IO[str], console: Console) -> Iterable[dict]:
-    """Every job's line, written and yielded as it is done."""
+def run_all(jobs: list[Job], workers: int, out: IO[str], console: Console) -> Iterator[dict[str, Any]]:
+    """Every job's line, written and yielded as it is done. BrokenProcessPool if a worker was killed."""
     columns = (TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with (
-        multiprocessing.get_context("spawn").Pool(min(workers, len(jobs)), _ignore_interrupts) as pool,
-        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
-    ):
-        task = progress.add_task("runs", total=len(jobs))
-        for row in pool.imap_unordered(run_one, jobs):
-            out.write(json.dumps(row) + "\n")
-            out.flush()
-            progress.advance(task)
-            yield row
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), spawn, _ignore_interrupts)
+    try:
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+            task = progress.add_task("runs", total=len(jobs))
+            for run in as_completed([pool.submit(run_one, job) for job in jobs]):
+                row = run.result()
+                out.write(json.dumps(row) + "\n")
+                out.flush()
+                progress.advance(task)
+                yield row
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def finish(jobs: list[Job], workers: int, path: Path, console: Console) -> Iterator[dict[str, Any]]:
+    """`run_all` into a file that nobody else writes to. click.ClickException."""
+    try:
+        with path.open("a") as out:
+            fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield from run_all(jobs, workers, out, console)
+    except BlockingIOError:
+        raise click.ClickException(f"{path}: another sweep is writing there; name another --out") from None
+    except OSError as error:
+        raise click.ClickException(f"{path}: {error.strerror}") from None
+    except Violation as error:
+        raise click.ClickException(f"a rule was broken: {error}") from None
+    except BrokenProcessPool:
+        raise click.ClickException(
+            f"a run was killed, perhaps for want of memory: try fewer --jobs; what had ended is in {path}"
+        ) from None
 
 
 def gather(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -205,18 +235,14 @@ def sweep(
     console, errors = wide_console(), Console(stderr=True)
     if len(left) < len(planned):
         errors.print(f"{len(planned) - len(left)} of {len(planned)} runs are in {out} already")
-    if left:
-        try:
-            with out.open("a") as lines:
-                for row in run_all(left, jobs or os.cpu_count() or 1, lines, errors):
-                    done[row["key"]] = row
-        except OSError as error:
-            raise click.ClickException(f"{out}: {error.strerror}") from None
-        except KeyboardInterrupt:
-            count = sum(1 for job in planned if job[0] in done)
-            raise click.ClickException(
-                f"interrupted: {count} of {len(planned)} runs are in {out}; the same command goes on from there"
-            ) from None
+    try:
+        for row in finish(left, jobs or os.cpu_count() or 1, out, errors) if left else ():
+            done[row["key"]] = row
+    except KeyboardInterrupt:
+        count = sum(1 for job in planned if job[0] in done)
+        raise click.ClickException(
+            f"interrupted: {count} of {len(planned)} runs are in {out}; the same command goes on from there"
+        ) from None
     points = gather(done[job[0]] for job in planned)
     print_grid(console, list(axes), points)
     if plot:
