@@ -25,7 +25,7 @@ RUN_OPTIONS ?= --set node.state_dir=$(LAB)/state --set node.control=$(LAB)/contr
 CONTROL_OPTION = $() --control $(LAB)/control.sock
 endif
 
-.PHONY: help install apt run test fuzz demo bench lint lock clean
+.PHONY: help install apt run test fuzz demo bench simulate fleet hunt lint lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -76,6 +76,16 @@ bench: install apt ## measure; prints tables, takes some fifteen minutes (as roo
 	$(BIN)/python -m tests.bench.peer_throughput
 	$(BIN)/python -m tests.bench.peer_throughput --tls
 	$(BIN)/python -m tests.bench.tracker_load
+
+simulate: install ## simulate Kraken's published rollout: 2600 hosts, 3 GB; takes minutes, leaves a report to look at
+	@mkdir -p $(LAB)
+	@$(BIN)/python -m simulations.kraken --report $(LAB)/rollout.html
+
+fleet: install apt ## measure 16 real daemons on limited links beside the simulator's prediction (as root)
+	@$(BIN)/p2pd-sim fleet --nodes 16 --link 25Mbit --runs 3
+
+hunt: install ## run 2000 seeds of mixed faults with every check on; takes some ten minutes
+	@$(BIN)/p2pd-sim hunt --seeds 1-2000
 
 lint: install ## check the style
 	$(BIN)/ruff check .

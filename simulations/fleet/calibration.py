@@ -10,17 +10,23 @@ from __future__ import annotations
 # comes the other way (66 bytes for two frames) share the link with them.
 GOODPUT = 0.936
 
-# One way, between two daemons: two event loops that take turns with all others on the same cores, and half of what is
-# waiting in the link's queue on average.
-LATENCY_S = 0.005
+# One way, between two daemons: the queue in front of the sender's link and the one in front of the receiver's, each of
+# up to 50 ms (`simulations.lab.netns.QUEUE_S`) and somewhat filled, and two event loops.
+LATENCY_S = 0.02
 
-# What leaves a sender's hands before it is on the wire: the socket's buffer as the kernel lets it grow, and the queue
-# in front of the link.
-SEND_BUFFER = 256 * 1024
+# What leaves a daemon's hands before it is on the wire, for each connection: the socket's buffer as the kernel lets it
+# grow on such a link. The figure that most depends on it is how many requests are refused: 0.8 a transfer when
+# measured; predicted 1.9 with 64 KiB, 0.85 with 160, 0.05 with 256.
+SEND_BUFFER = 160 * 1024
 
-# A daemon's time for a piece beside hashing it: frames, the scheduler, a thread's hop, the write.
-PIECE_COST_S = 0.004
+# A daemon's time for a piece beside hashing it: frames, the scheduler, a thread's hop, the write, and its turn on cores
+# that all daemons share.
+PIECE_COST_S = 0.01
 CHECK_RATE = 500e6
+
+# The first pull of a daemon, until it has the manifest: an HTTP client, a token, a connection to each neighbour.
+# Seconds of CPU of each node, on all cores; the simulated hops of the manifest itself come on top.
+FIRST_PULL_CPU_S = 0.2
 
 # From a request to upstream to its first byte: the registry, and the front that counts before it.
 UPSTREAM_DELAY_S = 0.02

@@ -27,6 +27,7 @@ from simulations.lab import (
     Node,
     Registry,
     Tracker,
+    core_wait_seconds,
     cpu_seconds,
 )
 from simulations.lab.images import pieces
@@ -53,8 +54,9 @@ class FleetRun:
     upstream_requests_max: int
     duplicate_ratio: float
     refused_ratio: float
-    cpu_s: float
-    busy: float
+    cpu_s: float  # of a node
+    core_wait: float  # share of the time that a daemon's event loop was ready and had no core
+    busy: float  # share of all cores, whoever used them
     manifest_s: float  # the median client's until it has read the manifest
     downlinks_use: float  # mean over all nodes until the slowest has ended
     uplinks_use: float
@@ -73,6 +75,15 @@ class FleetRun:
     @property
     def slowest(self) -> float:
         return self.seconds[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What all daemons together used and waited for, and how busy the machine was."""
+
+    cpu_s: float
+    core_wait_s: float
+    busy: float
 
 
 class Fleet:
@@ -139,16 +150,15 @@ def measure(directory: Path, storage: Path, plan: FleetPlan, image: Image) -> Fl
     with Fleet(directory, storage, plan) as fleet:
         pids = {node.name: node.process.pid for node in fleet.nodes}
         clients = fleet.clients()
-        before = sum(map(cpu_seconds, pids.values()))
+        before = sum(map(cpu_seconds, pids.values())), sum(map(core_wait_seconds, pids.values()))
         with LinkSampler(pids) as sampler, Busy() as busy:
             readings = pull_all(clients, image.tag)
-        spent = sum(map(cpu_seconds, pids.values())) - before
-        return _figures(fleet, image, readings, sampler, spent, busy.share)
+        spent = sum(map(cpu_seconds, pids.values())) - before[0]
+        waited = sum(map(core_wait_seconds, pids.values())) - before[1]
+        return _figures(fleet, image, readings, sampler.timeline, Spent(spent, waited, busy.share))
 
 
-def _figures(
-    fleet: Fleet, image: Image, readings: list[Reading], sampler: LinkSampler, cpu_s: float, busy: float
-) -> FleetRun:
+def _figures(fleet: Fleet, image: Image, readings: list[Reading], timeline: Timeline, spent: Spent) -> FleetRun:
     plan = fleet.plan
     traffic = fleet.front.traffic()
     digests = [blob.digest for blob in image.blobs]
@@ -156,7 +166,7 @@ def _figures(
     transfers = plan.nodes * sum(pieces(layer.size) for layer in image.layers)
     moved = plan.nodes * image.size
     seconds = tuple(sorted(reading.seconds for reading in readings))
-    down, up = sampler.timeline.use(plan.link, seconds[-1])
+    down, up = timeline.use(plan.link, seconds[-1])
     return FleetRun(
         seconds=seconds,
         bound_s=bound(plan),
@@ -165,10 +175,11 @@ def _figures(
         upstream_requests_max=max(traffic.requests_by_name(digests).values()),
         duplicate_ratio=sum(one.total("p2pd_duplicate_bytes_total") for one in metrics) / moved,
         refused_ratio=sum(one.total("p2pd_refused_requests_total") for one in metrics) / transfers,
-        cpu_s=cpu_s / plan.nodes,
-        busy=busy,
+        cpu_s=spent.cpu_s / plan.nodes,
+        core_wait=spent.core_wait_s / plan.nodes / seconds[-1],
+        busy=spent.busy,
         manifest_s=median(reading.manifest - reading.started for reading in readings),
         downlinks_use=down,
         uplinks_use=up,
-        timeline=sampler.timeline,
+        timeline=timeline,
     )

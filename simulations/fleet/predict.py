@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from statistics import median
 
 from simulations.fleet.calibration import (
     CHECK_RATE,
+    FIRST_PULL_CPU_S,
     GOODPUT,
     LATENCY_S,
     PIECE_COST_S,
@@ -46,7 +48,8 @@ def predict(plan: FleetPlan) -> Prediction:
 
 
 def _run(plan: FleetPlan, seed: int) -> Prediction:
-    manifest = figures(simulate(scenario_of(plan, (MANIFEST_SIZE,), seed)))["p50_s"]
+    starting = plan.nodes * FIRST_PULL_CPU_S / (os.cpu_count() or 1)
+    manifest = starting + figures(simulate(scenario_of(plan, (MANIFEST_SIZE,), seed)))["p50_s"]
     layers = figures(simulate(scenario_of(plan, plan.layers, seed)))
     told = {name: layers[name] + manifest for name in TIMES} | {name: layers[name] for name in RATIOS}
     return told | {"manifest_s": manifest}

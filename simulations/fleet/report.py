@@ -51,6 +51,7 @@ def _run_json(run: FleetRun) -> dict[str, Any]:
         "duplicate_ratio": run.duplicate_ratio,
         "refused_per_transfer": run.refused_ratio,
         "cpu_s_per_node": run.cpu_s,
+        "waiting_for_a_core": run.core_wait,
         "machine_busy": run.busy,
         "counts": run.counts,
         "manifest_s": run.manifest_s,
@@ -122,6 +123,7 @@ def _rows(runs: Sequence[FleetRun], prediction: Prediction) -> list[list[str]]:
         ["uplinks used", *(f"{r.uplinks_use:.0%}" for r in runs), "-"],
         ["identical nodes", *(f"{r.identical} of {len(r.seconds)}" for r in runs), "-"],
         ["CPU a node", *(f"{r.cpu_s:.2f} s" for r in runs), "-"],
+        ["waiting for a core", *(f"{r.core_wait:.0%}" for r in runs), "-"],
         ["machine busy", *(f"{r.busy:.0%}" for r in runs), "-"],
     ]
     return rows

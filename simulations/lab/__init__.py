@@ -6,7 +6,7 @@ but what makes a fleet's certificates.
 """
 
 from simulations.lab.containerd import Containerd, Pull, RunningPull, write_hosts
-from simulations.lab.cpu import Busy, anonymous_bytes, cpu_seconds, resident_bytes
+from simulations.lab.cpu import Busy, anonymous_bytes, core_wait_seconds, cpu_seconds, resident_bytes
 from simulations.lab.images import Blob, Image, Layer, build_image, build_index, pieces, push, read_layout
 from simulations.lab.lab import REGISTRY_NAME, REGISTRY_NAME_PLAIN, Lab, Machine, Plan, reference
 from simulations.lab.netns import Fabric, Link, Member, remove_leftovers, socket_in
@@ -45,6 +45,7 @@ __all__ = [
     "anonymous_bytes",
     "build_image",
     "build_index",
+    "core_wait_seconds",
     "cpu_seconds",
     "free_port",
     "http_get",

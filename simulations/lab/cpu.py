@@ -57,3 +57,8 @@ def cpu_seconds(pid: int) -> float:
     """User and system time that a process has used, in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / TICKS_PER_S  # utime, stime
+
+
+def core_wait_seconds(pid: int) -> float:
+    """How long a process's first thread, for a daemon its event loop, was ready to run and had no core, in seconds."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
