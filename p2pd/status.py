@@ -26,6 +26,7 @@ from p2pd.fleet import Membership
 from p2pd.oci import BadName, normal_host, parse_reference
 from p2pd.peers.network import Network
 from p2pd.store import Store
+from p2pd.swarm.pieces import Geometry
 
 BLOBS_SHOWN_MAX = 200
 RATE_GAP_S = 0.5  # two looks closer together give no rate
@@ -172,6 +173,7 @@ class Status:
         known = {entry["digest"] for entry in shown}
         for digest, size in self.store.digests()[: BLOBS_SHOWN_MAX - len(shown)]:
             if digest not in known:
-                entry = {"digest": digest, "size": size, "pieces": 0, "present": 0, "state": "proven", "seeder": None}
-                shown.append({**entry, "from_peers": 0, "from_upstream": 0, "clients": 0})
+                pieces = Geometry.of(size).count
+                entry = {"digest": digest, "size": size, "pieces": pieces, "present": pieces, "state": "proven"}
+                shown.append({**entry, "seeder": None, "from_peers": 0, "from_upstream": 0, "clients": 0})
         return shown

@@ -88,7 +88,8 @@ class Images:
         try:
             await self._manifests(pull)
         except NotAvailable as error:
-            raise CommandFailed(f"{reference}: {error}") from None
+            names_it = str(error).startswith(f"{reference}:")  # as errors about a tag do
+            raise CommandFailed(str(error) if names_it else f"{reference}: {error}") from None
         yield pull.report("progress")
         with ExitStack() as wishes:
             for blob in pull.blobs:
