@@ -30,7 +30,7 @@ SCRATCH = 256 << 10  # bytes of a worker thread's buffer
 READERS_MAX = 8  # worker threads that read ahead: a disk that hangs must not take all of the process's threads
 PUMPS_MAX = 4  # worker threads that send: more than a machine with many cores needs for its own clients
 PUMP_MIN = 2 << 20  # bytes still to go from which on a thread is worth its hop of some 150 us
-PUMP_S = 0.1  # how long a thread sends before it reports, so that a socket which was closed is noticed
+PUMP_S = 0.5  # how long a thread sends before it reports, so that a socket which was closed is noticed
 PUMP_PATIENCE_S = 0.01  # a receiver that makes no room for so long is waited for in the event loop
 
 _GONE = frozenset(

@@ -50,7 +50,7 @@ class StoredReader:
         self.media_type = media_type
 
     async def wait(self, offset: int) -> int:
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         return self.size
 
     def fileno(self) -> int:

@@ -229,6 +229,11 @@ class Connection:
             return b""
 
     async def _send(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        with contextlib.suppress(OSError):  # full, or gone: what follows finds that out
+            data = data[os.write(self._socket.fileno(), data) :]  # nearly always all of it, and no turn of the loop
+        if not data:
+            return
         with trio.move_on_after(self._settings.stall_timeout) as scope:
             try:
                 await self._stream.send_all(data)

@@ -28,7 +28,7 @@ from p2pd.mirror.targets import BadTarget, Target, is_loopback, parse_target, sp
 
 log = logging.getLogger("p2pd.mirror")
 
-SLICE = 32 << 20  # bytes sent between two reports to the reader: a tenth of a second or so
+SLICE = 256 << 20  # bytes sent between two reports to the reader: a fraction of a second for a client that keeps up
 _API_VERSION = ("Docker-Distribution-API-Version", "registry/2.0")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
 _LINK = re.compile(r"\s*<([^<>]*)>(.*)", re.DOTALL)

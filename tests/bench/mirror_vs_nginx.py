@@ -10,6 +10,7 @@ between what half of the pairs lie. CPU seconds are the server's, for each GB.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import shutil
 import statistics
@@ -43,7 +44,7 @@ class _FileReader:
         self._fd, self.size = fd, size
 
     async def wait(self, offset: int) -> int:
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         return self.size
 
     def fileno(self) -> int:
@@ -82,6 +83,8 @@ class _FileLibrary:
 async def serve(path: Path) -> None:
     """The mirror's process: says its port, and serves until killed."""
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    gc.collect()
+    gc.freeze()  # as the daemon does
     print(listeners[0].socket.getsockname()[1], flush=True)
     await serve_mirror(listeners, _FileLibrary(path), MirrorSettings())
 
