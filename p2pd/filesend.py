@@ -93,7 +93,7 @@ async def send_file_range(
                 position += pump.sent
                 if pump.error:
                     raise pump.error
-                keeps_up, is_full = not pump.is_slow, pump.is_slow
+                is_full, keeps_up = pump.is_slow, not pump.is_slow
             else:
                 if position > offset:
                     await trio.lowlevel.checkpoint()
@@ -122,7 +122,10 @@ async def warm(fd: int, offset: int, count: int) -> None:
     limiter = _limiter(_readers, READERS_MAX)
     # The thread works on its own descriptor: when the wait is abandoned, the caller may close `fd`, and another file
     # may get its number. Whoever pops the loan closes it: the thread, or this task if the thread never began.
-    loan = [os.dup(fd)]
+    try:
+        loan = [os.dup(fd)]
+    except OSError as error:  # too many are open
+        raise SourceFailed(f"reading at byte {offset}: {error.strerror}") from error
     try:
         await trio.to_thread.run_sync(_read_through, loan, offset, count, abandon_on_cancel=True, limiter=limiter)
     finally:
@@ -187,13 +190,20 @@ class _Pump:
         self.is_slow = False  # the receiver did not make room in time
         self.error: SendError | None = None
         self.is_abandoned = False
-        self._loans = [(os.dup(sock), os.dup(fd))]
+        self._loans: list[tuple[int, int]] = []
+        with contextlib.suppress(OSError):  # too many are open: the event loop sends it
+            loan = os.dup(sock)
+            try:
+                self._loans.append((loan, os.dup(fd)))
+            except OSError:
+                os.close(loan)
 
     def run(self, offset: int, count: int) -> None:
         try:
             sock, fd = self._loans.pop()
-        except IndexError:
-            return  # nobody waits any more
+        except IndexError:  # nobody waits any more, or there was none
+            self.is_slow = True
+            return
         try:
             self._send(sock, fd, offset, count)
         except SendError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -245,6 +246,20 @@ async def test_no_thread_is_free(fd: int, content: bytes, pumps: list[filesend._
         limiter.acquire_on_behalf_of_nowait(number)
     assert await sent_and_received(fd, 0, SIZE) == content
     assert not pumps
+
+
+async def test_no_descriptor_is_free(
+    fd: int, content: bytes, pumps: list[filesend._Pump], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(number: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "dup", fail)
+    assert await sent_and_received(fd, 0, SIZE) == content
+    assert pumps and not any(pump.sent for pump in pumps)
+    monkeypatch.setattr(filesend, "_is_resident", lambda *_: False)
+    with pytest.raises(SourceFailed, match="Too many open files"):
+        await warm(fd, 0, 1000)
 
 
 async def test_a_receiver_that_does_not_keep_up_holds_no_thread(fd: int, pumps: list[filesend._Pump]) -> None:
