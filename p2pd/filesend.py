@@ -102,6 +102,7 @@ async def send_file_range(
                 sent = _send_some(sock.fileno(), fd, position, asked)
                 position += sent
                 is_full = sent < asked
+                keeps_up = keeps_up or not is_full
             if is_full:
                 await _wait_writable(sock, stall_timeout)
     except SendError as error:
