@@ -102,6 +102,8 @@ class Connection:
         self._expected: dict[int, Incoming] = {}
         self._abandoned: dict[int, int] = {}  # rid -> bytes that may still come of it
         self._wake = trio.Event()
+        self._is_resting = False  # the writer, for want of work
+        self._is_handling = False  # a message: what that leads to goes out when the handler is done
         self._scope = trio.CancelScope()
         self._why = ""
         self._is_over = False
@@ -120,7 +122,8 @@ class Connection:
         self._queued += len(frame)
         if self._queued > QUEUE_BYTES_MAX:
             self.close("does not read what it is sent")
-        self._wake.set()
+        if not self._is_handling:
+            self._wake.set()
 
     def expect(self, incoming: Incoming) -> None:
         """A request is about to go out: this is where its piece goes."""
@@ -198,15 +201,40 @@ class Connection:
             message = await self._frames.message()
             taken += 1
             if taken % MESSAGES_TURN == 0:
+                self._wake.set()
                 await trio.lowlevel.checkpoint()
                 await pace.ready()
             pace.spend(1)
             if isinstance(message, Run):
+                self._wake.set()
                 await self._run_came(message)
             elif isinstance(message, Hello):
                 raise ProtocolError("Hello twice")
             elif not isinstance(message, Ping):
-                self._handler.on_message(message)
+                self._handle(message)
+            if self._queue and not self._frames.has_message():
+                self._answer()
+
+    def _handle(self, message: Message) -> None:
+        self._is_handling = True
+        try:
+            self._handler.on_message(message)
+        finally:
+            self._is_handling = False
+
+    def _answer(self) -> None:
+        """What the messages that were read have led to goes out together, and from here if nothing else is on its way:
+        waking the writer for it would cost a directory as much as the answer itself.
+        """
+        if self._is_resting and not self._uploads:
+            data = b"".join(self._queue)
+            rest = data[self._transport.send_now(data) :]
+            self._queue.clear()
+            self._queued = len(rest)
+            if rest:
+                self._queue.append(rest)
+        if self._queue:
+            self._wake.set()
 
     async def _run_came(self, run: Run) -> None:
         await self._down.ready()
@@ -273,7 +301,9 @@ class Connection:
             else:
                 self._transport.flush()
                 self._wake = trio.Event()
+                self._is_resting = True
                 await self._wake.wait()
+                self._is_resting = False
 
     async def _send_run(self, outgoing: Outgoing) -> None:
         with trio.move_on_after(FRAMES_WAIT_S) as waiting:

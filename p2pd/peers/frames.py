@@ -38,6 +38,11 @@ class FrameReader:
         with memoryview(self._buffer) as view:
             return decode(view[begin : begin + length])
 
+    def has_message(self) -> bool:
+        """Whether the next frame is here already, whole."""
+        ready = self._end - self._start - FRAME_HEADER.size
+        return ready >= 0 and ready >= FRAME_HEADER.unpack_from(self._buffer, self._start)[0]
+
     async def raw_into(self, view: memoryview) -> int:
         """Some of the raw bytes behind a Run: at least one. If it is cancelled, no byte is lost."""
         ready = min(self._end - self._start, len(view))

@@ -54,7 +54,7 @@ class TlsTransport(Transport):
         super().__init__(sock)
         self._name = name
         self._ends_at = float("inf")  # when the other side's certificate ends
-        self._waits: dict[Wait, trio.Event] = {}
+        self._waits: dict[Wait, trio.Event | None] = {}  # under way; an event where a second task waits
         try:
             self._tls = context.wrap_socket(
                 self._sock,
@@ -132,6 +132,14 @@ class TlsTransport(Transport):
             self.sending_since = None
         self._moved += len(data) + CALL_BYTES
 
+    def send_now(self, data: bytes) -> int:
+        try:
+            return self._tls.send(data)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return 0
+        except OSError as error:
+            raise _lost(error) from None
+
     async def send_file(self, fd: int, offset: int, count: int) -> None:
         await self._turn()
         self._cork(True)
@@ -182,15 +190,16 @@ class TlsTransport(Transport):
         """Either direction may have to wait for either event: reading for room to answer a change of keys, say. trio
         lets one task wait for each; a second one waits for the first.
         """
-        if there := self._waits.get(wait):
-            await there.wait()
+        if wait in self._waits:
+            done = self._waits[wait] = self._waits[wait] or trio.Event()
+            await done.wait()
             return
-        done = self._waits[wait] = trio.Event()
+        self._waits[wait] = None
         try:
             await wait(self._sock)
         finally:
-            del self._waits[wait]
-            done.set()
+            if done := self._waits.pop(wait):
+                done.set()
 
     def _meet(self, certificate: bytes | None) -> None:
         assert certificate

@@ -70,6 +70,10 @@ class Transport:
         """
         raise NotImplementedError
 
+    def send_now(self, data: bytes) -> int:
+        """How much of `data` goes out without waiting; what is left must be what is sent next. ConnectionLost."""
+        raise NotImplementedError
+
     async def send_file(self, fd: int, offset: int, count: int) -> None:
         """`count` bytes of a file. Its last bytes may wait in the kernel until `flush`."""
         raise NotImplementedError
@@ -151,6 +155,14 @@ class PlainTransport(Transport):
         finally:
             self.sending_since = None
         self._moved += len(data) + CALL_BYTES
+
+    def send_now(self, data: bytes) -> int:
+        try:
+            return self._sock.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise ConnectionLost(error.strerror or str(error)) from None
 
     async def send_file(self, fd: int, offset: int, count: int) -> None:
         await self._turn()

@@ -9,7 +9,7 @@ from trio.testing import MockClock
 from p2pd.peers import connection as connection_module
 from p2pd.peers.connection import ABANDONED_MAX, MESSAGES_PER_S, QUEUE_BYTES_MAX, SILENCE_S, WATCH_S, Outgoing
 from p2pd.ratelimit import RateLimit
-from p2pd.swarm.messages import FRAME_HEADER, RUN_SIZE_MAX, Cancel, Have, Holdings, Ping, Run, encode
+from p2pd.swarm.messages import FRAME_HEADER, RUN_SIZE_MAX, Cancel, Have, Holdings, Leave, Ping, Run, encode
 from tests.peers.fakes import FileSource, Sink, Wire, blob_bytes, hello, link_of, talk
 
 SIZE = 700_000  # of a piece: three runs
@@ -407,3 +407,34 @@ async def test_cancelling_a_connection_lets_go_of_everything() -> None:
             assert it.intake.buffers.lent == 0
             assert source.closed == 1
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("behind", [[], [Ping()], [Cancel(7), Ping()], [Run(1, 0, RUN_SIZE_MAX), b"x" * 1000]])
+async def test_an_answer_goes_out_whatever_comes_behind_the_question(behind: list) -> None:
+    """In the same packet: the next frame, nothing, or the beginning of a piece that then does not go on."""
+    async with talk() as it:
+        it.expect(1, blob_bytes(SIZE), Sink(SIZE))
+        it.handler.react = lambda told: it.connection.send(Leave(b"a" * 32)) if told[1] == Cancel(6) else None
+        together = [part if isinstance(part, bytes) else encode(part) for part in (Cancel(6), *behind)]
+        await it.wire.send(b"".join(together))
+        with trio.fail_after(2):
+            assert await it.wire.message() == Leave(b"a" * 32)
+
+
+async def test_answers_that_the_socket_does_not_take_go_out_later_in_order() -> None:
+    async with talk() as it:
+        news = [Have(bytes([n]) * 32, tuple(range(1000)), 0, 0, 0) for n in range(200)]
+        size = sum(len(encode(message)) for message in news)
+        assert size < QUEUE_BYTES_MAX
+
+        def answer(told: tuple) -> None:
+            for message in news if told[1] == Cancel(6) else ():
+                it.connection.send(message)
+
+        it.handler.react = answer
+        await it.wire.send(Cancel(6))
+        await it.handler.until("message", Cancel(6))
+        it.connection.send(Leave(b"z" * 32))
+        with trio.fail_after(10):
+            assert [await it.wire.message() for _ in news] == news
+            assert await it.wire.message() == Leave(b"z" * 32)
