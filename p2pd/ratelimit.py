@@ -25,8 +25,12 @@ class RateLimit:
 
     async def ready(self) -> None:
         """Wait until what came before is paid for. Safe to cancel."""
-        if self._rate is not None and (debt := self._paid_at - self._clock()) > 0:
+        if (debt := self.debt()) > 0:
             await trio.sleep(debt)
+
+    def debt(self) -> float:
+        """Seconds until what came before is paid for; 0 or less when it is."""
+        return 0.0 if self._rate is None else self._paid_at - self._clock()
 
     def spend(self, count: int) -> None:
         """`count` bytes came."""

@@ -306,11 +306,12 @@ class Connection:
                 self._is_resting = False
 
     async def _send_run(self, outgoing: Outgoing) -> None:
-        with trio.move_on_after(FRAMES_WAIT_S) as waiting:
-            await self._up.ready()
-        if waiting.cancelled_caught:
-            self._transport.flush()
-            return
+        if self._up.debt() > 0:
+            with trio.move_on_after(FRAMES_WAIT_S) as waiting:
+                await self._up.ready()
+            if waiting.cancelled_caught:
+                self._transport.flush()
+                return
         count = min(RUN_SIZE_MAX, outgoing.length - outgoing.sent)
         self._up.spend(count)
         await self._transport.send_all(encode(Run(outgoing.rid, outgoing.sent, count)), more=True)

@@ -25,6 +25,7 @@ from p2pd.peers.transport import CALL_BYTES, ConnectionLost, PlainTransport, Tra
 TURN_BYTES = 256 * 1024  # moved without letting the others have their turn: about a quarter of a millisecond
 RECORD_SIZE = 16 * 1024  # the most that one read brings
 FILE_CHUNK = 128 * 1024  # read from a file at a time: it stays in the processor's cache until it is encrypted
+HEAD_SIZE_MAX = 1024  # a Run frame is a few dozen
 DRAIN_SIZE = 64 * 1024  # bytes of a refused one that are thrown away, so that it hears the reason before a reset
 
 
@@ -54,6 +55,8 @@ class TlsTransport(Transport):
         super().__init__(sock)
         self._name = name
         self._ends_at = float("inf")  # when the other side's certificate ends
+        self._head = b""  # to be sent before the next bytes of a file
+        self._chunk: memoryview | None = None  # a file's bytes on their way, while there are such
         self._waits: dict[Wait, trio.Event | None] = {}  # under way; an event where a second task waits
         try:
             self._tls = context.wrap_socket(
@@ -122,9 +125,11 @@ class TlsTransport(Transport):
         return count
 
     async def send_all(self, data: bytes, more: bool = False) -> None:
-        await self._turn()
+        self._head += data
         if more:
-            self._cork(True)
+            return  # it goes out with the file's first bytes, in one record
+        data, self._head = self._head, b""
+        await self._turn()
         self.sending_since = trio.current_time()
         try:
             await self._send(memoryview(data))
@@ -142,23 +147,34 @@ class TlsTransport(Transport):
 
     async def send_file(self, fd: int, offset: int, count: int) -> None:
         await self._turn()
-        self._cork(True)
         end = offset + count
+        chunk = self._chunk = self._chunk or memoryview(bytearray(HEAD_SIZE_MAX + FILE_CHUNK))
+        filled = len(self._head)
+        chunk[:filled] = self._head
+        self._head = b""
+        is_warm = False
         self.sending_since = trio.current_time()
         try:
-            await warm(fd, offset, count)
             while offset < end:
-                data = os.pread(fd, min(FILE_CHUNK, end - offset), offset)
-                if not data:
+                space = chunk[filled : filled + min(FILE_CHUNK, end - offset)]
+                got = 0 if is_warm else _resident_into(space, fd, offset)
+                if not got:
+                    await warm(fd, offset, end - offset)
+                    is_warm = True
+                    got = os.preadv(fd, [space], offset)
+                if not got:
                     raise ConnectionLost(f"the file to be sent ends at byte {offset}")
-                await self._send(memoryview(data))
-                offset += len(data)
+                await self._send(chunk[: filled + got])
+                offset += got
+                filled = 0
         except (OSError, SendError) as error:
             raise ConnectionLost(str(error)) from None
         finally:
             self.sending_since = None
-        self._cork(False)
         self._moved += count + CALL_BYTES
+
+    def flush(self) -> None:
+        self._chunk = None
 
     def close(self) -> None:
         """Says goodbye if that takes no waiting: without it the other side knows only that the line was cut."""
@@ -213,6 +229,14 @@ class TlsTransport(Transport):
     def _drain(self) -> None:
         with contextlib.suppress(OSError):
             socket.socket.recv(self._sock, DRAIN_SIZE)
+
+
+def _resident_into(space: memoryview, fd: int, offset: int) -> int:
+    """Read what is in the page cache; 0 if nothing is, if that can not be told, or at an error that will come again."""
+    try:
+        return os.preadv(fd, [space], offset, os.RWF_NOWAIT)
+    except OSError:
+        return 0
 
 
 def _lost(error: OSError) -> ConnectionLost:

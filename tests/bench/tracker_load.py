@@ -229,6 +229,7 @@ async def work(options: argparse.Namespace) -> None:
     made = papers(options.worker, options.nodes, Path(options.fleet) if options.fleet else None)
     print("ready", flush=True)
     go = float(await trio.to_thread.run_sync(sys.stdin.readline))  # on the clock that all processes share
+    os.sched_setaffinity(0, map(int, options.cores.split(",")))
     counts, dice = Counts(), Random(options.worker)
     steady_at, end = go + options.arrive, go + options.arrive + options.steady
     source = f"127.0.0.{options.worker + 2}"
@@ -320,10 +321,10 @@ def measure(options: argparse.Namespace, place: Path) -> bool:
     workers = []
     try:
         for number, share in enumerate(shares):
-            words = ["--worker", number, "--nodes", share, "--port", port]
+            words = ["--worker", number, "--nodes", share, "--port", port, "--cores", others]
             words += ["--arrive", options.arrive, "--steady", options.steady]
             words += [] if options.plain else ["--fleet", fleet]
-            role = ["taskset", "-c", others, sys.executable, "-m", "tests.bench.tracker_load", *map(str, words)]
+            role = [sys.executable, "-m", "tests.bench.tracker_load", *map(str, words)]
             workers.append(subprocess.Popen(role, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
         for worker in workers:
             assert worker.stdout
@@ -400,8 +401,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--steady", type=float, default=30.0, help="seconds after that (default: %(default)s)")
     parser.add_argument("--plain", action="store_true", help="without TLS")
     parser.add_argument("--short", action="store_true", help="1000 nodes within 5 s, 5 s more: a third of the rate")
-    for name in ("--fleet", "--worker", "--port"):
-        parser.add_argument(name, type=str if name == "--fleet" else int, help=argparse.SUPPRESS)
+    for name, kind in (("--fleet", str), ("--cores", str), ("--worker", int), ("--port", int)):
+        parser.add_argument(name, type=kind, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.short:
         options.nodes, options.arrive, options.steady = 1000, 5.0, 5.0
