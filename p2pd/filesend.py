@@ -20,6 +20,7 @@ import os
 import select
 import socket
 import time
+from functools import lru_cache
 
 import trio
 
@@ -153,10 +154,24 @@ def _is_resident(fd: int, offset: int, count: int) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:
-        if error.errno in _NO_PROBE or error.errno in _SOURCE_FAILED:
-            return False  # the worker finds out what is wrong, if anything is
+        if error.errno in _NO_PROBE:
+            return _is_in_memory(os.fstat(fd).st_dev)
+        if error.errno in _SOURCE_FAILED:
+            return False  # the worker finds out what is wrong
         raise
     return True
+
+
+@lru_cache(maxsize=64)
+def _is_in_memory(device: int) -> bool:
+    """Whether this is a file system of the page cache alone, which has no probe since it needs none."""
+    name = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        with open("/proc/self/mountinfo") as file:
+            mounts = [line.split() for line in file]
+    except OSError:
+        return False
+    return any(fields[2] == name and fields[fields.index("-") + 1] == "tmpfs" for fields in mounts)
 
 
 def _read_through(loan: list[int], offset: int, count: int) -> None:

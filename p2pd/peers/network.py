@@ -37,7 +37,6 @@ SHUNNED_MAX = 4096
 HANDSHAKES_MAX = 64  # strangers that have not said hello yet
 TRACKER_RETRY_S = (0.25, 5.0)  # the first pause after a tracker is lost, and the longest
 TRACKER_STEADY_S = 10.0  # a connection that lasted so long was a good one: the pauses begin anew
-ACCEPT_GAP_S = 0.004  # between two callers: a flood of handshakes, half a millisecond each, costs an eighth of a core
 ACCEPT_PAUSE_S = 0.1  # when the process has no descriptor left
 
 
@@ -271,7 +270,6 @@ class Network:
                 await trio.sleep(ACCEPT_PAUSE_S)
                 continue
             self._nursery.start_soon(self._inbound, stream.socket)
-            await trio.sleep(ACCEPT_GAP_S)
 
     async def _inbound(self, sock: trio.socket.SocketType) -> None:
         host = "a stranger"
