@@ -9,6 +9,7 @@ import click
 
 from p2pd.cli.output import Failure, config_options, overrides
 from p2pd.config import Config, load_config
+from p2pd.descriptors import raise_limit
 
 
 @click.command()
@@ -23,6 +24,8 @@ def run(config_path: Path | None, settings: tuple[str, ...], check: bool) -> Non
         _check_identity(config)
         click.echo("the configuration can be used")
         return
+    if warning := raise_limit():
+        click.echo(f"p2pd: warning: {warning}", err=True)
     from p2pd.daemon import run_daemon  # only here: the other commands need none of it, and start at once
 
     sys.exit(run_daemon(config))

@@ -28,7 +28,7 @@ SIZE = 64 << 20  # of the blob
 PHASE_S = 4.0  # of each measurement
 SETTLE_S = 1.5  # from an attack's start until it counts
 RESIDENT_MAX = 128 << 20
-DESCRIPTORS_MAX = 1024  # what a process may have where nobody has raised it
+DESCRIPTORS_MAX = 1500  # 512 clients with a socket and a file each, and peers
 REPOSITORY = "bench/hostile"
 TIMEOUT_S = 30.0
 
