@@ -16,7 +16,7 @@ import trio
 from p2pd.fleet import NodeKey
 from p2pd.swarm.messages import PROTOCOL_VERSION, GetLinks, Have, Hello, Join, Leave, Ping, encode
 
-MIRROR_CONNECTIONS = 1500  # three times what the mirror keeps
+CONNECTIONS = 1500  # three times what the mirror keeps
 OWN_ADDRESS = "127.0.0.66"  # what is counted for each caller is not counted for the honest ones
 RECONNECT_S = 0.05
 LOOPS = 4
@@ -25,8 +25,8 @@ LOOPS = 4
 class Place:
     """What is attacked."""
 
-    def __init__(self, mirror: int, peers: int, blob: str) -> None:
-        self.mirror, self.peers, self.blob = mirror, peers, blob
+    def __init__(self, mirror: int, peers: int, blob: str, count: int) -> None:
+        self.mirror, self.peers, self.blob, self.count = mirror, peers, blob, count
 
     def request(self, extra: str = "") -> bytes:
         return f"GET {self.blob} HTTP/1.1\r\nHost: 127.0.0.1\r\n{extra}\r\n".encode()
@@ -58,7 +58,7 @@ async def _many(count: int, port: int, use: Callable[[trio.SocketStream], Awaita
 
 async def idle(place: Place) -> None:
     """Connections to the mirror without a word."""
-    await _many(MIRROR_CONNECTIONS, place.mirror, _until_closed)
+    await _many(place.count, place.mirror, _until_closed)
 
 
 async def slow_headers(place: Place) -> None:
@@ -70,7 +70,7 @@ async def slow_headers(place: Place) -> None:
             await stream.send_all(b"x")
             await trio.sleep(0.5)
 
-    await _many(MIRROR_CONNECTIONS, place.mirror, use)
+    await _many(place.count, place.mirror, use)
 
 
 async def never_reads(place: Place) -> None:
@@ -80,7 +80,7 @@ async def never_reads(place: Place) -> None:
         await stream.send_all(place.request())
         await trio.sleep(60)
 
-    await _many(MIRROR_CONNECTIONS, place.mirror, use)
+    await _many(place.count, place.mirror, use)
 
 
 async def one_byte_ranges(place: Place) -> None:
@@ -97,7 +97,7 @@ async def one_byte_ranges(place: Place) -> None:
 
 async def silent_peers(place: Place) -> None:
     """Callers at the peers' port who do not say who they are."""
-    await _many(MIRROR_CONNECTIONS // 5, place.peers, _until_closed)
+    await _many(place.count // 5, place.peers, _until_closed)
 
 
 async def flooding_member(place: Place) -> None:
@@ -135,11 +135,12 @@ def start() -> None:
     parser.add_argument("--mirror", type=int, required=True)
     parser.add_argument("--peers", type=int, required=True)
     parser.add_argument("--blob", required=True)
+    parser.add_argument("--count", type=int, default=CONNECTIONS, help="connections at a time, where they are many")
     options = parser.parse_args()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 8192), most))
     print("attacking", flush=True)
-    trio.run(ATTACKS[options.name], Place(options.mirror, options.peers, options.blob))
+    trio.run(ATTACKS[options.name], Place(options.mirror, options.peers, options.blob, options.count))
 
 
 if __name__ == "__main__":

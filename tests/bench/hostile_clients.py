@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.bench.attacks import ATTACKS
+from tests.bench.attacks import ATTACKS, CONNECTIONS
 from tests.bench.table import print_table, verdict
 from tests.lab import REGISTRY_NAME, Lab, Layer, Machine, Plan, Process, Warehouse, resident_bytes
 
@@ -58,9 +58,10 @@ def blob_path(digest: str) -> str:
 
 
 @contextlib.contextmanager
-def attack(lab: Lab, machine: Machine, name: str, digest: str) -> Iterator[Process]:
+def attack(lab: Lab, machine: Machine, name: str, digest: str, count: int = CONNECTIONS) -> Iterator[Process]:
     node = machine.node
     words = ["--mirror", str(node.mirror_port), "--peers", str(node.peers_port), "--blob", blob_path(digest)]
+    words += ["--count", str(count)]
     process = Process(
         name,
         [sys.executable, "-m", "tests.bench.attacks", name, *words],
@@ -140,7 +141,7 @@ def main() -> None:
     rows = []
     with Warehouse() as warehouse:
         image = warehouse.image(REPOSITORY, [Layer(SIZE, 77)])
-        with Lab(warehouse.lab_directory(), warehouse.storage, Plan(nodes=1, containerd=False)) as lab:
+        with Lab(warehouse.lab_directory(), warehouse.storage, Plan(nodes=1, containerd=False, tls=False)) as lab:
             (machine,) = lab.machines
             digest = image.biggest.digest
             assert machine.node.mirror(blob_path(digest)).status == 200
