@@ -34,7 +34,7 @@ def serving(files: Path, folder: Path) -> Iterator[tuple[int, int]]:
     """Serves `files` and keeps its own in `folder`; its port, and its worker's process id."""
     if shutil.which("nginx") is None:
         raise SystemExit("nginx is needed: apt-get install nginx-light")
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     port, user = free_port(), getpass.getuser()  # its own default user may not read a private directory
     (folder / "nginx.conf").write_text(CONFIGURATION.format(folder=folder, files=files, port=port, user=user))
     process = subprocess.Popen(["nginx", "-c", folder / "nginx.conf"])
