@@ -34,6 +34,7 @@ from p2pd.hashing import HashingUnavailable, self_test
 from p2pd.mirror import MirrorSettings, serve_mirror
 from p2pd.notify import Notifier
 from p2pd.oci import normal_host
+from p2pd.peers.handshake import FLEET_INSECURE, FLEET_MEMBERS
 from p2pd.peers.network import Network
 from p2pd.status import Status
 from p2pd.store import Store, StoreError
@@ -47,9 +48,6 @@ from p2pd.upstream import Upstreams
 
 log = logging.getLogger("p2pd")
 
-# What a node calls its fleet in Hello and mDNS. Certificates say who is a member: a name for each CA would part those
-# who have the new one from those who still have the old one.
-FLEET_MEMBERS, FLEET_INSECURE = "members", "insecure"
 STOP_GRACE_S = 2.0  # after SIGTERM: what the mirror is sending may end, then FIN
 SELF_CHECK_LAG_S = 10.0  # an event loop or a core that is later than this is not healthy
 

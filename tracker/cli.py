@@ -15,13 +15,13 @@ from p2pd.admin import serve_admin
 from p2pd.config import Address
 from p2pd.fleet import FleetError, FleetFiles, Membership, NodeKey
 from p2pd.notify import Notifier
+from p2pd.peers.handshake import FLEET_INSECURE, FLEET_MEMBERS
 from tracker.admin import Shown
 from tracker.server import Tracker
 
 log = logging.getLogger("p2pd.tracker")
 
 DEFAULT_PORT, ADMIN_PORT = 9590, 9592
-FLEET_MEMBERS, FLEET_INSECURE = "members", "insecure"  # as in p2pd.daemon
 
 PEM = click.Path(path_type=Path, dir_okay=False)
 

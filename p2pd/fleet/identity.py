@@ -78,7 +78,14 @@ class Identity:
 
     @classmethod
     def load(cls, files: FleetFiles) -> Identity:
-        """FleetError. A certificate that is not valid at this time is none: that may pass, by renewing it."""
+        """FleetError; not for a certificate that is not valid at this time, which may pass."""
+        try:
+            return cls._load(files)
+        except ValueError as error:  # somewhere in a certificate that breaks the standard
+            raise FleetError(f"{files.ca}, {files.certificate}: a certificate is not understood: {error}") from None
+
+    @classmethod
+    def _load(cls, files: FleetFiles) -> Identity:
         trusted = certificates(files.ca, AUTHORITIES_MAX)
         chain = certificates(files.certificate, CHAIN_MAX)
         private = private_key(files.key)

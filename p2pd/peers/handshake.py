@@ -12,6 +12,9 @@ from p2pd.peers.transport import ConnectionLost, Transport
 from p2pd.swarm.messages import PROTOCOL_VERSION, Contact, Hello, Message, ProtocolError, encode
 from p2pd.swarm.voucher import node_id
 
+# What a node calls its fleet in Hello and mDNS. Certificates say who is a member: a name for each CA would part those
+# who have the new one from those who still have the old one.
+FLEET_MEMBERS, FLEET_INSECURE = "members", "insecure"
 TIMEOUT_S = 5.0  # for TLS and both words: a stranger holds a place no longer
 
 

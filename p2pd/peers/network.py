@@ -280,7 +280,9 @@ class Network:
                 transport.close()
                 raise Refused("too-often", "calls too often")
             frames = FrameReader(transport)
-            key, contact = await self._doorstep.meet(transport, frames, self.hello)
+            mine = self.hello
+            key, contact = await self._doorstep.meet(transport, frames, mine)
+            self._check_still(mine, transport)
         except (ConnectionLost, ProtocolError) as error:
             self._refusals.add(host, error)
             return
@@ -313,8 +315,16 @@ class Network:
         """Dial and shake hands. ConnectionLost, ProtocolError."""
         transport = await call(host, port, DIAL_TIMEOUT_S, self._contexts(), by_name=by_name)
         frames = FrameReader(transport)
-        key, contact = await shake_hands(transport, frames, self.hello)
+        mine = self.hello
+        key, contact = await shake_hands(transport, frames, mine)
+        self._check_still(mine, transport)
         return transport, frames, contact, key
+
+    def _check_still(self, mine: Hello, transport: Transport) -> None:
+        """The other side knows this node by the key that it has now. ConnectionLost."""
+        if mine.key != self.hello.key:
+            transport.close()
+            raise ConnectionLost("this node has got another key meanwhile")
 
     async def keep_tracker(self, place: int, host: str, port: int) -> None:
         """Stay connected with one tracker, for ever."""

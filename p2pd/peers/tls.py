@@ -219,12 +219,15 @@ class TlsTransport(Transport):
 
     def _meet(self, certificate: bytes | None) -> None:
         assert certificate
-        parsed = x509.load_der_x509_certificate(certificate)
-        self.peer_key = public_bytes(parsed)
+        try:
+            parsed = x509.load_der_x509_certificate(certificate)
+            self.peer_key = public_bytes(parsed)
+            self._ends_at = parsed.not_valid_after_utc.timestamp()
+        except ValueError as error:  # OpenSSL takes some that break the standard
+            raise Refused("bad-certificate", f"shows a certificate that is not understood: {error}") from None
         if self.peer_key is None:
             self._drain()
             raise Refused("bad-certificate", "shows a certificate whose key is not Ed25519, so not a p2pd node's")
-        self._ends_at = parsed.not_valid_after_utc.timestamp()
 
     def _drain(self) -> None:
         with contextlib.suppress(OSError):

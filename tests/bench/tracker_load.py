@@ -36,7 +36,7 @@ import trio
 
 from p2pd.fleet import NodeKey
 from p2pd.peers.frames import FrameReader
-from p2pd.peers.handshake import shake_hands
+from p2pd.peers.handshake import FLEET_INSECURE, FLEET_MEMBERS, shake_hands
 from p2pd.peers.tls import TlsTransport
 from p2pd.peers.transport import ConnectionLost, PlainTransport, Transport
 from p2pd.swarm.messages import (
@@ -108,7 +108,7 @@ class Player:
             await sock.connect(("127.0.0.1", port))
             self.transport = TlsTransport(sock, self.context, accepted=False) if self.context else PlainTransport(sock)
             self.context = None  # it is large
-            fleet = "members" if isinstance(self.transport, TlsTransport) else "insecure"
+            fleet = FLEET_MEMBERS if isinstance(self.transport, TlsTransport) else FLEET_INSECURE
             mine = Hello(PROTOCOL_VERSION, self.key, f"node{self.number}", "", "127.0.0.1", 9581, fleet)
             frames = FrameReader(self.transport)
             await shake_hands(self.transport, frames, mine)
