@@ -24,6 +24,7 @@ from p2pd.peers.transport import CALL_BYTES, ConnectionLost, PlainTransport, Tra
 
 TURN_BYTES = 256 * 1024  # moved without letting the others have their turn: about a quarter of a millisecond
 RECORD_SIZE = 16 * 1024  # the most that one read brings
+RECORDS_MAX = 32  # in one call: twice a turn's bytes in full records, and a fraction of a millisecond in tiny ones
 FILE_CHUNK = 128 * 1024  # read from a file at a time: it stays in the processor's cache until it is encrypted
 HEAD_SIZE_MAX = 1024  # a Run frame is a few dozen
 DRAIN_SIZE = 64 * 1024  # bytes of a refused one that are thrown away, so that it hears the reason before a reset
@@ -97,7 +98,7 @@ class TlsTransport(Transport):
     async def receive_into(self, view: memoryview) -> int:
         """A call for less than a record reads one record or a part of it: a frame's reader wants no more at a time."""
         await self._turn()
-        count, size = 0, len(view)
+        count, size, records = 0, len(view), 0
         try:
             while count < size:
                 try:
@@ -115,7 +116,8 @@ class TlsTransport(Transport):
                 if not got:
                     break  # it said goodbye, and will again
                 count += got
-                if size < RECORD_SIZE or count >= TURN_BYTES:
+                records += 1
+                if size < RECORD_SIZE or count >= TURN_BYTES or records == RECORDS_MAX:
                     break
         except OSError as error:
             raise _lost(error) from None

@@ -167,6 +167,18 @@ async def test_a_long_transfer_lets_the_others_have_their_turn(identities: dict[
     called.close()
 
 
+async def test_tiny_records_do_not_keep_the_others_waiting(identities: dict[str, Identity]) -> None:
+    """A byte a record, as no honest node sends them: a call takes a few of them at most."""
+    accepted, called = await meet(identities["one"], identities["two"])
+    for _ in range(1000):
+        accepted.send_now(b"x")
+    count = await called.receive_into(memoryview(bytearray(1 << 20)))
+    assert 1 <= count <= tls.RECORDS_MAX
+    assert await receive(called, 1000 - count) == b"x" * (1000 - count)
+    accepted.close()
+    called.close()
+
+
 async def test_a_goodbye_is_told_from_a_cut(identities: dict[str, Identity]) -> None:
     accepted, called = await meet(identities["one"], identities["two"])
     await accepted.send_all(b"last")
