@@ -17,7 +17,7 @@ from simulations.results import figures, simulate
 from simulations.scenario import ScenarioError
 from simulations.sweep import parse_seeds
 
-IMAGES = ("3MB", "20MB", "12MB,700KB", "9MB,5MB,300KB", "6x200KB-6MB", "1MB")
+IMAGES = ("3MB", "8MB", "12MB,700KB", "5MB,3MB,300KB", "6x200KB-3MB", "1MB", "400KB,2MB")
 LINKS = ("1MB/s", "4MB/s", "10MB/s", "50MB/s")
 FAULTS = (
     "stragglers", "deaths", "silent", "restarts", "seeder_death", "tracker_loss", "partition", "lossy", "lying",

@@ -1,4 +1,4 @@
-"""A hundred seeds of mixed faults at small size. A failing one is printed with the command that replays it."""
+"""Three hundred seeds of mixed faults at small size. A failing one is printed with the command that replays it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from simulations.hunt import draw, try_seed
 from simulations.options import command_of, scenario_of, scenario_options
 from simulations.reading import build
 
-SEEDS = range(1, 101)
+SEEDS = range(1, 301)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

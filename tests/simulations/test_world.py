@@ -98,6 +98,35 @@ def test_upstream_may_fail_for_a_while() -> None:
     assert result["slowest_s"] > calm["slowest_s"]
 
 
+@pytest.mark.parametrize("reason", ["limited", "denied", "missing", "bad-answer"])
+def test_whatever_upstream_says_the_nodes_end_when_it_is_well_again(reason: str) -> None:
+    result = run(upstream_failure=Span(0.3, 2.0), upstream_reason=reason)
+    assert result["unfinished"] == 0
+
+
+@pytest.mark.parametrize("which", ["up", "down"])
+def test_slow_senders_and_slow_receivers_end_and_are_timed_apart(which: str) -> None:
+    result = run(nodes=20, stragglers=Share(0.2, 0.1, which))
+    assert result["unfinished"] == 0
+    assert result["counted"] == 16
+    slow = result["stragglers_slowest_s"] / result["stragglers_bound_s"]
+    assert slow >= 1.0
+    if which == "down":
+        assert result["stragglers_bound_s"] == pytest.approx(9.0)
+        assert result["slowest_s"] < result["stragglers_slowest_s"]
+    else:
+        assert result["stragglers_bound_s"] == result["bound_s"]
+
+
+def test_a_client_that_went_to_upstream_ends_there_and_its_bytes_count() -> None:
+    """What comes from peers takes a minute, and nothing of it is shown before it is whole: after 20 s they go."""
+    result = run(nodes=4, image=(6_000_000,), link=1e5, upstream=1e6, hold_back=3600.0)
+    assert result["unfinished"] == 0
+    assert result["bypassed_layers"] == 3
+    assert 4.0 <= result["upstream_copies"] <= 4.3  # one for the swarm, one for each of them
+    assert result["slowest_s"] >= 20 + 6e6 / 1e5
+
+
 def test_lies_are_found_and_cost_bytes_only() -> None:
     result = run(lying=Share(0.2, 0.5))
     assert result["unfinished"] == 0
