@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 CHUNK = 512 * 1024  # bytes that the node hashes and writes at a time while it streams
 RETRY_AFTER_S = 3  # what the registry asks for with 429
-KEEP_WISH_S = 30.0  # how long a node goes on after its last client has gone: the daemon's own
 BACK_OFF_S = 10.0  # of a kubelet whose pull failed
 
 
@@ -186,16 +185,6 @@ class Pulls:
         size = arriving.layer.geometry.size - first_byte
         arriving.bypass = Transfer(size, (host, arriving, pipe))
         self._w.network.send(pipe, arriving.bypass)
-        self._w.clock.at(self._w.clock.now + KEEP_WISH_S, self._wish_ends, (host, host.life), arriving)
-
-    def _wish_ends(self, who: tuple[Host, int], arriving: Arriving) -> None:
-        """No client waits any more: the node stops, unless it holds the lease and others want the rest from it."""
-        host, life = who
-        if host.life != life or not host.alive or arriving.wanted or arriving.proven:
-            return
-        blob = host.node.blob(arriving.layer.digest)  # type: ignore[union-attr]
-        if not (blob and blob.term and any(peer.wanting for peer in blob.neighbours.values())):
-            self._w.tell(host, ev.Unwant(arriving.layer.digest))
 
     def _again(self, who: tuple[Host, int], arriving: Arriving) -> None:
         host, life = who
