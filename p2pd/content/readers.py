@@ -6,6 +6,9 @@ When an arriving blob's bytes may go out:
 - from peers: not before the blob is proven, for `hold_back` seconds; after that as far as the prefix is vouched for and
   holds, unless `stream` is "proven".
 
+A client that asks from the middle on, of a blob whose chain was refuted and which is not proven yet, gets nothing: it
+may have the beginning of the false one.
+
 When it is given up: nobody can get it, or nothing came for `header_wait` (before the first byte), or the bytes stood
 still for STALL_S (after it). For a client that has nowhere else to go, this node then pulls the rest itself, and the
 end comes PATIENT_WAIT_S later.
@@ -100,6 +103,9 @@ class ArrivingReader:
             if self._started and arrival.refuted != self._refuted:
                 self._metrics.refuted_stream()
                 raise Interrupted("what was sent rests on a refuted chain")
+            if not self._started and offset and arrival.refuted and not arrival.proven:
+                # Whoever goes on from there may have begun on the chain that fell: what comes now would be in vain.
+                raise NotAvailable("BLOB_UNKNOWN", f"a chain of {arrival.digest} was refuted: begin anew")
             end = self._may_send(offset)
             if end > offset:
                 self._started = True

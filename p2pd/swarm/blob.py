@@ -24,6 +24,7 @@ class Neighbour:
     have: int = 0
     wanting: bool = False
     term: int = 0  # of the lease that it says it holds
+    unused: int = 0  # what it has of another chain than ours
     excused: bool = False  # it sent a piece of a chain that had fallen, once
     shown: dict[int, float] = field(default_factory=dict)  # pieces this seeder showed to it alone -> when
 

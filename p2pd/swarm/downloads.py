@@ -171,6 +171,11 @@ class Downloads:
                 return blob.reading + lowest(near)
         return blob.rarest(useful, self._s.random)
 
+    def ask_for_trial(self, peer: Peer, blob: Blob, index: int) -> int:
+        """Ask this one for that piece, whatever else is out; the request's number."""
+        self._ask(peer, blob, index, hedge=False)
+        return self._next_rid - 1
+
     def _ask(self, peer: Peer, blob: Blob, index: int, hedge: bool) -> None:
         assert blob.geometry and blob.chain
         now, settings = self._s.now, self._s.settings

@@ -20,7 +20,7 @@ from p2pd.swarm.commands import (
     Keep,
     Prove,
 )
-from p2pd.swarm.downloads import Downloads
+from p2pd.swarm.downloads import Asked, Downloads
 from p2pd.swarm.messages import (
     LINKS_MAX,
     NEWS_MAX,
@@ -145,7 +145,11 @@ class Node:
         """The states before and after the piece that `rid` asked for; None while no voucher has told them."""
         asked = self.downloads.get(peer, rid)
         blob = self.state.blobs.get(asked.digest) if asked else None
-        return blob.link(asked.index) if asked and blob else None
+        return self._link_of(asked, blob) if asked and blob else None
+
+    def _link_of(self, asked: Asked, blob: Blob) -> tuple[bytes, bytes] | None:
+        """What its piece is checked against."""
+        return self.trust.disputes.link(asked.rid, asked.digest) or blob.link(asked.index)
 
     def blob(self, digest: bytes) -> Blob | None:
         return self.state.blobs.get(digest)
@@ -280,6 +284,7 @@ class Node:
             self.state.peers[number].blobs.pop(blob.digest, None)
             self.state.send(number, Leave(blob.digest))
         self.announcer.forget(blob)
+        self.trust.forget(blob)
         self._news_at.pop(blob.digest, None)
         self.state.blobs.pop(blob.digest, None)
 
@@ -502,12 +507,13 @@ class Node:
         if asked is None or peer is None:
             return
         blob = self.state.blobs[asked.digest]
-        link = blob.link(asked.index)
+        link = self._link_of(asked, blob)
         if not e.held or link is None:
             self.downloads.drop(asked)
             self.trust.bad_piece(peer, blob, asked)
             return
         self.downloads.came(asked)
+        self.trust.piece_held(blob, asked)
         assert blob.chain
         voucher = blob.chain.vouchers.get(asked.index)
         self._arrived(blob, asked.index, link, voucher)

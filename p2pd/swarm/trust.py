@@ -20,6 +20,7 @@ from p2pd.swarm.announcing import Announcer
 from p2pd.swarm.blob import Blob
 from p2pd.swarm.chain import CONTRADICTS, Chain
 from p2pd.swarm.commands import Blame, Convict, Drop
+from p2pd.swarm.disputes import Disputes
 from p2pd.swarm.downloads import Asked, Downloads
 from p2pd.swarm.evidence import Accusations, Cases, accusation, accused, false_link
 from p2pd.swarm.messages import Accuse, Join, Retract, Vouch
@@ -51,6 +52,7 @@ class Trust:
         self._announcer = announcer
         self._join_message = join_message
         self._accusations = Accusations()
+        self.disputes = Disputes(state, downloads)
         self.cases = Cases()
 
     # -- vouchers that come -----------------------------------------------------------------------------------------
@@ -67,11 +69,12 @@ class Trust:
         if problem not in (None, CONTRADICTS) or self.cases.is_barred(m.key, self._s.now):
             self._of_no_use(peer, blob, m)
             return
-        if m.signature in blob.doubted.vouchers and (problem or not self._outranks(blob, m)):
-            self._of_no_use(peer, blob, m)
+        if problem and m.signature in blob.doubted.vouchers and not self._outranks(blob, m):
+            self._contradicted(peer, blob, m)
             return
         if problem is None and all(index in chain.vouchers for index in m.links):
-            return  # nothing new in it: not worth a check of its signature
+            self.disputes.hear(peer, blob, m)  # nothing new in it: not worth a check of its signature
+            return
         if problem and not blob.doubted.has_room_for(m) and not self._outranks(blob, m):
             self._of_no_use(peer, blob, m)
             return
@@ -80,11 +83,28 @@ class Trust:
             return
         if problem is None:
             chain.add(m)
+            self.disputes.hear(peer, blob, m)
         elif self._outranks(blob, m):
             self._displace(blob, m, peer.number)
         else:
             blob.doubted.keep([m])
-            self._of_no_use(peer, blob, m)
+            self._contradicted(peer, blob, m)
+
+    def _contradicted(self, peer: Peer, blob: Blob, m: Vouch) -> None:
+        """A voucher that holds, and counts for no more than what it contradicts."""
+        assert blob.chain
+        self._of_no_use(peer, blob, m)
+        dispute = self.disputes.get(blob)
+        if dispute:
+            self.disputes.hear(peer, blob, m)
+        elif not any(self._rank(blob, v) for v in self._against(blob, m)):
+            self.disputes.open(peer, blob, m)
+
+    def _against(self, blob: Blob, m: Vouch) -> list[Vouch]:
+        """The vouchers that hold the states which it contradicts."""
+        assert blob.chain
+        links = {i for place in blob.chain.contradicted(m) for i in (place - 1, place)}
+        return [blob.chain.vouchers[i] for i in sorted(links) if i in blob.chain.vouchers]
 
     def holder_named(self, blob: Blob) -> None:
         """A directory named a holder that this node did not know of: what it signed may count now."""
@@ -102,6 +122,7 @@ class Trust:
         if neighbour is None or blob.geometry is None:
             return
         bits = ((1 << len(m.links)) - 1) << m.first
+        neighbour.unused |= neighbour.have & bits
         blob.neighbour_lacks(neighbour, bits & blob.geometry.all)
         for index in m.links:
             for asked in self._downloads.of_piece(blob.digest, index):
@@ -147,6 +168,29 @@ class Trust:
                 if number != bringer:
                     self._s.send(number, m)
 
+    def piece_held(self, blob: Blob, asked: Asked) -> None:
+        """A piece fits. If it was the one that settles a dispute, ours is the false list."""
+        dispute = self.disputes.get(blob)
+        if dispute is None or dispute.seam != asked.index:
+            return
+        self.disputes.settled(blob)
+        if dispute.rid != asked.rid or blob.chain is None or blob.geometry is None:
+            return  # ours: the source's list is false, and those who signed it are found when the blob is proven
+        chain, theirs = blob.chain, dispute.comparison.theirs
+        for voucher in dispute.vouchers:
+            theirs |= {p: state for p, state in enumerate(voucher.states, voucher.first) if p <= dispute.seam}
+        differ = {p for p, state in theirs.items() if chain.states.get(p, state) != state}
+        signers = {chain.vouchers[i].key for i in (dispute.seam - 1, dispute.seam) if i in chain.vouchers}
+        self._forget(blob, {i for p in differ for i in (p - 1, p) if i >= 0})
+        for key in signers:
+            self._blame_signer(key, "a list of states whose piece does not fit", blob, dispute.seam)
+        for voucher in dispute.vouchers:
+            if chain.accepts(voucher, blob.geometry.size) is None:
+                chain.add(voucher)
+
+    def forget(self, blob: Blob) -> None:
+        self.disputes.forget(blob.digest)
+
     # -- pieces that do not fit -------------------------------------------------------------------------------------
 
     def bad_piece(self, peer: Peer, blob: Blob, asked: Asked) -> None:
@@ -155,6 +199,10 @@ class Trust:
         Two liars must not be able to talk a node out of a true chain: a link counts as false only if nothing above it,
         of the same signer, has ever fitted. Whoever forges a state can't bring pieces that fit behind it.
         """
+        if self.disputes.link(asked.rid, asked.digest):
+            self.disputes.settled(blob)
+            self._s.blame(peer, "a piece that does not fit its own list", blob, asked.index)
+            return
         neighbour = blob.neighbours.get(peer.number)
         if neighbour and not neighbour.excused and blob.fallen >> asked.index & 1:
             # It may not have heard yet that the chain which it got this on has fallen: not for its piece's sake.
@@ -315,6 +363,9 @@ class Trust:
                 self._downloads.cancel(asked)
         pieces = blob.lose(lost)
         blob.fallen |= lost
+        for neighbour in blob.neighbours.values():  # what they have may be of use on the chain that comes now
+            blob.neighbour_has(neighbour, neighbour.unused)
+            neighbour.unused = 0
         self._downloads.look()
         self._uploads.cancel_pieces(blob.digest, lost)
         if pieces:

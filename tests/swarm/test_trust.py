@@ -7,7 +7,7 @@ from dataclasses import replace
 from p2pd.swarm import commands as cmd
 from p2pd.swarm.events import PieceStored, PullEnded
 from p2pd.swarm.evidence import accusation
-from p2pd.swarm.messages import Accuse, Release, Retract, Vouch
+from p2pd.swarm.messages import Accuse, GetLinks, Release, Retract, Vouch
 from tests.swarm.fakes import contact, digest_of, key, true_states, vouch
 from tests.swarm.play import ALL, BLOB, COUNT, SIZE, STATES, Play, seeder, wanter
 
@@ -321,3 +321,80 @@ def test_a_flood_of_true_vouchers_costs_no_signature_check() -> None:
     for term in range(2, 50):
         p.voucher("b", "b", 0, 10, term=term)
     assert checked == []
+
+
+# -- disputes between strangers ---------------------------------------------------------------------------------------
+
+
+def dispute(mine: list[bytes], theirs: list[bytes], *, held: tuple[int, ...] = ()) -> Play:
+    """b's list came first, and pieces on its word; then c's voucher contradicts it."""
+    p = hungry("b", "c")
+    p.voucher("b", "b", 0, COUNT, states=mine)
+    fetch(p, "b", *held)
+    p.join("c", *range(COUNT))
+    p.voucher("c", "c", 0, 5, states=theirs)
+    return p
+
+
+def test_both_sides_are_asked_for_their_lists_from_the_top() -> None:
+    p = dispute(forged_from(3), STATES)
+    assert p.sent("c", GetLinks) == [GetLinks(BLOB, 0, COUNT)]
+    assert p.sent("b", GetLinks) == [GetLinks(BLOB, 0, COUNT)]
+
+
+def test_one_piece_shows_that_the_newcomers_list_is_true() -> None:
+    """Its piece fits where the lists agree above and differ below: ours falls, and with it what rested on it."""
+    p = dispute(forged_from(3), STATES, held=(1, 2, 5))
+    p.voucher("c", "c", 0, COUNT)
+    [(rid, index)] = p.asked()["c"]
+    assert index == COUNT - 1
+    assert p.node.link(p.numbers["c"], rid) == (STATES[COUNT - 1], BLOB)
+    p.checked("c", rid)
+    assert COUNT - 1 in p.present
+    assert p.blob().chain.link(5) == (STATES[5], STATES[6])
+    assert [d.pieces for d in p.of(cmd.Drop)] == [1 << 5]
+    assert p.present == [1, 2, COUNT - 1]
+    assert (key("b").hex()[:16], "a list of states whose piece does not fit") in p.blamed()
+    p.down("b")
+    fetch(p, "c", *range(COUNT))
+    assert p.blob().proven
+    assert convicted(p) == [(key("b"), 3)]
+
+
+def test_a_newcomer_whose_piece_does_not_fit_its_own_list_is_the_liar() -> None:
+    p = dispute(STATES, forged_from(3), held=(1,))
+    p.voucher("c", "c", 0, COUNT, states=forged_from(3))
+    [(rid, _)] = p.asked()["c"]
+    p.checked("c", rid, held=False)
+    assert p.blamed() == [("c", "a piece that does not fit its own list")]
+    assert p.present == [1]
+    fetch(p, "b", *range(COUNT))
+    assert p.blob().proven
+    assert convicted(p) == [(key("c"), 3)]
+
+
+def test_a_piece_that_is_here_has_settled_it_already() -> None:
+    p = dispute(STATES, forged_from(3), held=(COUNT - 1,))
+    p.voucher("c", "c", 0, COUNT, states=forged_from(3))
+    assert "c" not in p.asked()
+    assert p.blob().chain.link(5) == (STATES[5], STATES[6])
+
+
+def test_disputes_of_one_blob_are_bounded() -> None:
+    p = hungry("b", *(f"n{i}" for i in range(20)))
+    p.voucher("b", "b", 0, COUNT)
+    asked = 0
+    for number in range(20):
+        p.join(f"n{number}", 1)
+        p.voucher(f"n{number}", f"n{number}", 2, 6, states=[bytes([number + 1]) * 32] * COUNT)
+        asked += bool(p.sent(f"n{number}", GetLinks))
+        p.now += 11
+    assert asked == 8
+
+
+def test_while_there_is_a_holder_nothing_is_disputed() -> None:
+    p = hungry("b", "c", holder="b")
+    p.voucher("b", "b", 0, COUNT, term=3)
+    p.join("c", 1)
+    p.voucher("c", "c", 0, 5, states=forged_from(3))
+    assert p.told(GetLinks) == {}
