@@ -25,7 +25,7 @@ RUN_OPTIONS ?= --set node.state_dir=$(LAB)/state --set node.control=$(LAB)/contr
 CONTROL_OPTION = $() --control $(LAB)/control.sock
 endif
 
-.PHONY: help install apt run test fuzz demo bench simulate fleet hunt lint lock clean
+.PHONY: help install apt run test fuzz demo bench simulate fleet hunt hostile lint lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -86,6 +86,9 @@ fleet: install apt ## measure 16 real daemons on limited links beside the simula
 
 hunt: install ## run 2000 seeds of mixed faults with every check on; takes some ten minutes
 	@$(BIN)/p2pd-sim hunt --seeds 1-2000
+
+hostile: install apt ## try every kind of hostile node on real daemons; prints a table, takes some ten minutes (as root)
+	$(BIN)/python -m tests.hostile.matrix
 
 lint: install ## check the style
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ from random import Random
 import click
 from rich.console import Console
 
+from simulations import verdict
 from simulations.options import command_of
 from simulations.reading import build
 from simulations.results import figures, simulate
@@ -79,11 +80,12 @@ def _fault(fault: str, random: Random, nodes: int, bound_s: float) -> dict[str, 
     return {"zones": str(min(nodes, 3)), "oversubscription": "4", "zone_latency": "0.002"}
 
 
-def try_seed(seed: int) -> str:
-    """What is wrong with a seed's run; empty if nothing."""
-    texts = draw(seed)
+def try_seed(seed: int, liars: bool = False) -> str:
+    """What is wrong with a seed's run; empty if nothing. `liars`: nodes that mean harm, instead of faults."""
+    texts = verdict.draw(seed) if liars else draw(seed)
     try:
-        result = figures(simulate(build(texts)))
+        world = simulate(build(texts))
+        result = figures(world)
     except ScenarioError as error:
         return f"seed {seed} drew a scenario that can't be: {error}"
     except AssertionError as error:  # a checker's, or the core's own
@@ -93,12 +95,14 @@ def try_seed(seed: int) -> str:
         raise
     if result["unfinished"]:
         return f"seed {seed}: {result['unfinished']} nodes did not end: {result['problem']}\n  {command_of(texts)}"
-    return ""
+    problems = verdict.problems(world) if liars else []
+    return f"seed {seed}: {'; '.join(problems)}\n  {command_of(texts)}" if problems else ""
 
 
 @click.command()
 @click.option("--seeds", default="1-100", show_default=True, help="Which: 1-100, 7 or 1,4,9.")
-def hunt(seeds: str) -> None:
+@click.option("--liars", is_flag=True, help="Up to a third of the nodes mean harm, instead of faults.")
+def hunt(seeds: str, liars: bool) -> None:
     """Run small rollouts of mixed faults with every check on: for who changes the swarm.
 
     Faults end after a while, and then every node that lives must get the image. A seed that fails is printed with the
@@ -115,7 +119,7 @@ def hunt(seeds: str) -> None:
     console = Console()
     begun, failed = time.monotonic(), 0
     for seed in chosen:
-        problem = try_seed(seed)
+        problem = try_seed(seed, liars)
         if problem:
             failed += 1
             console.print(problem, soft_wrap=True, markup=False, highlight=False)

@@ -53,6 +53,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "partition": ("START:END:SHARE", "A part of the nodes can't reach the rest: 2:6:30%."),
         "lossy": ("SHARE:TIME", "Nodes whose connections break, one in so long on average: 5%:2s."),
         "lying": ("SHARE:SHARE", "Nodes that send wrong pieces, and how many of theirs are: 2%:50%."),
+        "liars": ("LIE,...", "Nodes that mean harm, one for each: forges-seed,accuses."),
         "upstream_failure": ("START:END", "Upstream answers no request: 1:4."),
         "upstream_reason": ("REASON", "... but so: unreachable, limited (429), denied, missing, bad-answer."),
         "heal_after": ("TIME", "When broken connections end for good."),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from p2pd.swarm import commands as cmd
 from p2pd.swarm import events as ev
+from p2pd.swarm.chain import INITIAL_STATE
 from simulations.hosts import Arriving, Host, Layer
 from simulations.network import Link, Pipe, Transfer
 
@@ -23,9 +24,10 @@ BACK_OFF_S = 10.0  # of a kubelet whose pull failed
 class Pulling:
     """One pull. `next`: the piece that comes or is to come; `allowed`: pieces below it may come."""
 
-    __slots__ = ("allowed", "began", "end", "host", "layer", "next", "pipe", "stored", "transfer")
+    __slots__ = ("allowed", "began", "end", "host", "layer", "next", "pipe", "state", "stored", "transfer")
 
-    def __init__(self, host: Host, layer: Layer, first: int, end: int) -> None:
+    def __init__(self, host: Host, layer: Layer, first: int, end: int, state: bytes) -> None:
+        self.state = state  # after what it has brought so far
         self.host = host
         self.layer = layer
         self.next = self.stored = first
@@ -55,7 +57,7 @@ class Pulls:
         layer = w.layers[c.digest]
         assert c.digest not in host.pulls, "two pulls of one blob at one node"
         end = layer.geometry.count if c.end < 0 else c.end
-        pulling = host.pulls[c.digest] = Pulling(host, layer, c.first, end)
+        pulling = host.pulls[c.digest] = Pulling(host, layer, c.first, end, c.before or INITIAL_STATE)
         self.requests += 1
         w.clock.at(w.clock.now + w.scenario.upstream_delay, self._answered, pulling, c.end < 0)
 
@@ -120,7 +122,9 @@ class Pulls:
         if is_last:
             del host.pulls[layer.digest]
         self._w.pulled(host, layer, index)
-        self._w.tell(host, ev.PieceStored(layer.digest, index, layer.states[index + 1], seconds))
+        liars = self._w.liars
+        pulling.state = liars.pulled(host, layer, index, pulling.state) if liars else layer.states[index + 1]
+        self._w.tell(host, ev.PieceStored(layer.digest, index, pulling.state, seconds))
         if is_last:
             self._tell_ended(pulling, "end")
 

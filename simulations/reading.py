@@ -209,7 +209,8 @@ KINDS: dict[str, Callable[[str], Any]] = {
     "seeder_death": parse_share, "tracker_loss": _span, "partition": _span,
     "lossy": _share_of(_seconds, "share:seconds between breaks, as in 5%:2s"),
     "lying": _share_of(parse_share, "share:share of wrong pieces, as in 2%:50%"),
-    "upstream_failure": _span, "upstream_reason": _text, "seed": _whole, "check": _boolean, "heal_after": _seconds,
+    "liars": lambda text: tuple(filter(None, text.split(","))), "upstream_failure": _span,
+    "upstream_reason": _text, "seed": _whole, "check": _boolean, "heal_after": _seconds,
     "seconds_most": _seconds, "events_most": _whole,
 }  # fmt: skip
 SETTINGS = {field.name for field in dataclasses.fields(Settings)}

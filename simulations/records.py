@@ -18,6 +18,7 @@ class Records:
         self.rejected = 0
         self.protocol_errors = 0
         self.blamed = 0
+        self.convicted = 0  # signers of false links, by evidence
         self.given_up = 0  # layers that the core called impossible
         self.stalled = 0  # clients that waited too long
         self.duplicate = 0.0  # bytes that came for nothing

@@ -92,6 +92,7 @@ def figures(world: World) -> dict[str, Any]:
         "stragglers_slowest_s": slow[-1] if slow else 0.0,
         "nodes": s.nodes, "pieces": s.pieces, "deaths": r.deaths, "restarts": r.restarts,
         "rejected_pieces": r.rejected, "protocol_errors": r.protocol_errors, "blamed": r.blamed,
+        "convictions": r.convicted,
         "upstream_requests": world.pulls.requests, "bypassed_layers": world.pulls.bypassed,
         "given_up": r.given_up, "stalled_clients": r.stalled, "events": world.clock.events,
         "problem": world.problem, "fingerprint": fingerprint(world), "scenario": describe(s),

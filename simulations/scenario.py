@@ -19,6 +19,13 @@ LAYERS_MAX = 512  # as many as a node keeps in mind; real images have up to 127
 FOREVER = float("inf")
 
 
+# What a liar may do: `simulations.liars` has one class for each.
+LIES = (
+    "flips", "forges-run", "forges-seed", "has-all", "sits", "replays", "accuses", "floods", "directory-fails",
+    "directory-sits",
+)  # fmt: skip
+
+
 class ScenarioError(ValueError):
     """A parameter that can't be. `where` names it."""
 
@@ -84,6 +91,7 @@ class Scenario:
     partition: Span | None = None
     lossy: Share | None = None  # share of the nodes : mean seconds until one of its connections breaks
     lying: Share | None = None  # share of the nodes : share of their pieces that are wrong
+    liars: tuple[str, ...] = ()  # a node each: what it does, by the names in `liars.LIES`
     upstream_failure: Span | None = None
     upstream_reason: str = "unreachable"
     # the run
@@ -182,6 +190,11 @@ def check(s: Scenario) -> None:
     if s.deaths >= 1:
         raise ScenarioError("deaths", "100 % of the nodes: nobody is left; allowed: below 100%")
     _check_shares(s)
+    for lie in s.liars:
+        if lie not in LIES:
+            raise ScenarioError("liars", f"{lie!r}; allowed: {', '.join(LIES)}")
+    if s.liars and len(s.liars) >= s.nodes:
+        raise ScenarioError("liars", f"{len(s.liars)} of {s.nodes} nodes: nobody honest is left")
     for name in ("tracker_loss", "partition", "upstream_failure"):
         span = getattr(s, name)
         if span and not 0 <= span.start < span.end:

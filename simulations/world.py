@@ -18,6 +18,7 @@ from simulations.checkers import Checker
 from simulations.clock import NEVER, Clock
 from simulations.faults import Faults
 from simulations.hosts import Arriving, End, Host, Layer, Server
+from simulations.liars import Liars
 from simulations.network import Link, Network, Pipe, Transfer
 from simulations.pulls import Pulling, Pulls
 from simulations.readers import Readers
@@ -60,11 +61,14 @@ class World:
             cmd.Upload: self._upload, cmd.StopUpload: self._stop_upload, cmd.Abandon: self._abandon,
             cmd.Keep: self._keep, cmd.Drop: self._drop, cmd.Prove: self._prove, cmd.ComputeChain: self._compute_chain,
             cmd.Failed: self._failed, cmd.Count: self._count, cmd.Blame: self._blame,
+            cmd.Convict: self._convict,
         }  # fmt: skip
         self.ninety = max(1, 9 * scenario.pieces // 10)
         self._check_s_per_byte = 1 / scenario.check_rate if scenario.check_rate else 0.0
         self.hosts = self._build_hosts()
         self.unfinished = len(self.hosts)  # nodes that are still to end
+        self.liars = Liars(self, scenario.liars) if scenario.liars else None
+        self.unfinished -= len(scenario.liars)  # nobody waits for them
         self.servers = [Server(place, self.new_random(), START_S - 60) for place in range(scenario.trackers)]
         for server in self.servers:
             self.wires.tick_tracker(server, None)
@@ -113,6 +117,8 @@ class World:
         """A node's process starts, with what its disk has, and its client asks."""
         s = self.scenario
         host.boot(self.new_random(), self.settings, self.clock.now, self.settings.settle_s)
+        if self.liars:
+            self.liars.corrupt(host)
         self._load_store(host)
         for server in self.servers:
             self.wires.join_tracker(host, server)
@@ -303,7 +309,10 @@ class World:
             self.records.protocol_errors += 1
             self.wires.cut(end)  # the daemon takes it for a broken protocol
             return
-        held = not wrong and link == (layer.states[c.index], layer.states[c.index + 1])
+        if self.liars:
+            held = not wrong and self.liars.fits(sender.host, host, layer, c.index, link)
+        else:
+            held = not wrong and link == (layer.states[c.index], layer.states[c.index + 1])
         if self.checker:
             self.checker.checked(host, c.digest, c.index, held)
         if held:
@@ -400,7 +409,8 @@ class World:
             and all(a.is_done for a in host.layers.values())
         ):
             host.done_at = self.clock.now
-            self._one_less()
+            if self.liars is None or host.number not in self.liars.of:
+                self._one_less()
 
     def _next_layer(self, who: tuple[Host, int], _: None) -> None:
         host, life = who
@@ -413,7 +423,8 @@ class World:
 
     def lost(self, host: Host) -> None:
         """A node died before it ended, and will not come back."""
-        self._one_less()
+        if self.liars is None or host.number not in self.liars.of:
+            self._one_less()
 
     def _one_less(self) -> None:
         self.unfinished -= 1
@@ -441,3 +452,10 @@ class World:
 
     def _blame(self, host: Host, c: cmd.Blame) -> None:
         self.records.blamed += 1
+        if self.liars:
+            self.liars.blame(host, c)
+
+    def _convict(self, host: Host, c: cmd.Convict) -> None:
+        self.records.convicted += 1
+        if self.liars:
+            self.liars.convict(host, c)

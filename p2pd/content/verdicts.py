@@ -88,8 +88,11 @@ class Verdicts:
         return [entry[0] for entry in gone if entry[0] != path]
 
     async def _write(self, path: Path, record: Record, gone: list[Path]) -> None:
+        """Tasks begin in any order: what has been pushed out meanwhile is not written any more."""
         try:
-            await trio.to_thread.run_sync(_replace, path, record, gone, limiter=self._one_at_a_time)
+            async with self._one_at_a_time:
+                wanted = record if any(kept is record for _, kept in self._records) else None
+                await trio.to_thread.run_sync(_replace, path, wanted, gone)
         except OSError as error:
             log.error("%s can't be written: %s", path, error.strerror)
 
@@ -120,7 +123,11 @@ def record_of(c: cmd.Convict, at: int) -> Record:
     }
 
 
-def _replace(path: Path, record: Record, gone: list[Path]) -> None:
+def _replace(path: Path, record: Record | None, gone: list[Path]) -> None:
+    for old in gone:
+        old.unlink(missing_ok=True)
+    if record is None:
+        return
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_suffix(".new")
     with temporary.open("w") as file:
@@ -128,5 +135,3 @@ def _replace(path: Path, record: Record, gone: list[Path]) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(path)
-    for old in gone:
-        old.unlink(missing_ok=True)

@@ -22,7 +22,7 @@ from p2pd.swarm.state import NEVER, Peer, State
 
 LOCAL = -1  # the peer number of this node's own directory
 RELEASE_RETRY_MAX_S = 86400
-PATIENCE_S = 15.0  # nothing comes while the directory names a holder: time enough for an honest one to mend it
+PATIENCE_S = 11.0  # nothing comes while the directory names a holder: time enough for an honest one to mend it
 FAILURES_MAX = 1024  # blobs of which this node's own failure is remembered
 CLAIM_ASK_S = 0.5  # after a neighbour's claim the directory is asked at the latest
 PASSED_OVER_S = 60.0  # a directory that was caught, or under which nothing moves
@@ -335,6 +335,10 @@ class Announcer:
                 self.on_holder(blob)
         elif not blob.term:
             blob.holder = b""
+            told = self._told.get(blob.digest)
+            if blob.hungry and told:  # somebody else will hold it: hear of that in time
+                told.next_at = min(told.next_at, self._s.now + self._s.settings.announce_hungry_s)
+                self._soonest = min(self._soonest, told.next_at)
 
     def claimed(self, blob: Blob, peer: Peer, term: int) -> None:
         """A neighbour says that it holds the lease. Where there is a tracker, only the tracker's word counts.

@@ -12,8 +12,10 @@ from random import Random
 
 from p2pd.swarm.chain import Chain
 from p2pd.swarm.evidence import Doubted
-from p2pd.swarm.pieces import Geometry, any_of, indices
+from p2pd.swarm.messages import Vouch
+from p2pd.swarm.pieces import PIECES_MAX, Geometry, any_of, indices
 
+FALLEN_MAX = 256  # signers of one blob whose vouchers lost; more than that many never held one lease
 HOLDERS_MAX = 16  # holders of one lease that are remembered, newest named last
 
 
@@ -25,7 +27,9 @@ class Neighbour:
     wanting: bool = False
     term: int = 0  # of the lease that it says it holds
     unused: int = 0  # what it has of another chain than ours
-    excused: bool = False  # it sent a piece of a chain that had fallen, once
+    questioned: int | None = None  # its piece did not fit our link: it was asked for its own
+    questioned_at: float = 0.0
+    questions: int = 0  # so often
     shown: dict[int, float] = field(default_factory=dict)  # pieces this seeder showed to it alone -> when
 
 
@@ -80,7 +84,7 @@ class Blob:
     holders: dict[bytes, int] = field(default_factory=dict)  # node -> the highest term of its that a directory named
     doubted: Doubted = field(default_factory=Doubted)
     refuted: dict[int, tuple[bytes, bytes]] = field(default_factory=dict)  # links of a chain that missed the digest
-    fallen: int = 0  # pieces whose links this node believed in, and then did not
+    fallen: dict[bytes, tuple[int, int]] = field(default_factory=dict)  # signer -> from which link on, up to which term
     betrayed_by: bytes = b""  # whose own piece did not fit its own link
     link_failures: dict[int, dict[bytes, None]] = field(default_factory=dict)  # link -> nodes whose piece did not fit
 
@@ -114,6 +118,16 @@ class Blob:
         if self.chain.count == 1 or index in self.chain.vouchers or self.computed >> index & 1:
             return self.chain.link(index)
         return None
+
+    def fell(self, key: bytes, link: int, term: int) -> None:
+        """A signer's vouchers lost against one that counts for more: from this link on they are of another chain."""
+        if key in self.fallen or len(self.fallen) < FALLEN_MAX:
+            lowest, highest = self.fallen.get(key, (link, term))
+            self.fallen[key] = (min(lowest, link), max(highest, term))
+
+    def has_fallen(self, voucher: Vouch) -> bool:
+        link, term = self.fallen.get(voucher.key, (PIECES_MAX, -1))
+        return voucher.term <= term and voucher.links.stop > link
 
     @property
     def complete(self) -> bool:

@@ -23,7 +23,7 @@ GATHER_S = 0.1  # a node that holds a lease already gets another only if nobody 
 PROGRESS_S = 10.0  # a holder without progress for this long, and for
 PROGRESS_LINKS = 4  # ... this many times its last link's time, loses the lease
 STUCK_LOOK_S = 1.0  # how often the members that get nothing are counted
-STUCK_S = 5.0  # more than half of the others have got nothing for long, and say so for so long: progress or not
+STUCK_S = 3.0  # more than half of the others have got nothing for long, and say so for so long: progress or not
 SLOW_LOSSES = 2  # holders in a row lost by no progress: upstream is slow, so the allowance doubles
 WORTH_WAITING_S = 8.0  # a registry's pause below this ends before the clients' patience: nobody is sent away for it
 LIMITED_MAX = 3  # ... but not for ever: so many times the registry may ask for another pause
@@ -365,7 +365,7 @@ class Directory:
         if now < blob.look_at:
             return False
         blob.look_at = now + STUCK_LOOK_S
-        others = [m for node, m in blob.members.items() if m.wanting and m.primary and node != lease.holder]
+        others = [m for node, m in blob.members.items() if m.wanting and node != lease.holder]
         if 2 * sum(m.stuck for m in others) <= len(others):
             lease.stuck_since = -1.0
             return False

@@ -23,13 +23,16 @@ from p2pd.swarm.commands import Blame, Convict, Drop
 from p2pd.swarm.disputes import Disputes
 from p2pd.swarm.downloads import Asked, Downloads
 from p2pd.swarm.evidence import Accusations, Cases, accusation, accused, false_link
-from p2pd.swarm.messages import Accuse, Join, Retract, Vouch
+from p2pd.swarm.messages import Accuse, GetLinks, Join, Retract, Vouch
 from p2pd.swarm.pieces import indices, prefix_end
 from p2pd.swarm.seeding import Seeder
 from p2pd.swarm.state import Peer, State
 from p2pd.swarm.uploads import Uploads
 from p2pd.swarm.voucher import make_retraction, node_id, retraction_holds, voucher_holds
 
+MISFIT = "a piece that does not fit its link"
+ANSWER_S = 2.0  # a neighbour that is asked for its link is asked for nothing else for so long, unless it answers
+QUESTIONS_MAX = 3  # pieces of another chain from one neighbour: more often than that no chain falls
 SUSPECT_LINK_AFTER = 2  # nodes whose piece did not fit a link: then the link is the liar, not they
 
 
@@ -63,9 +66,11 @@ class Trust:
         if blob is None or blob.chain is None or blob.geometry is None or blob.complete:
             return
         chain = blob.chain
-        if all(chain.vouchers.get(index) == m for index in m.links):
+        if self._answered(peer, blob, m) or all(chain.vouchers.get(index) == m for index in m.links):
             return
         problem = chain.accepts(m, blob.geometry.size)
+        if problem is None and blob.has_fallen(m):
+            problem = CONTRADICTS  # with what was here before
         if problem not in (None, CONTRADICTS) or self.cases.is_barred(m.key, self._s.now):
             self._of_no_use(peer, blob, m)
             return
@@ -97,7 +102,7 @@ class Trust:
         dispute = self.disputes.get(blob)
         if dispute:
             self.disputes.hear(peer, blob, m)
-        elif not any(self._rank(blob, v) for v in self._against(blob, m)):
+        elif not any(node_id(v.key) == blob.holder and self._rank(blob, v) for v in self._against(blob, m)):
             self.disputes.open(peer, blob, m)
 
     def _against(self, blob: Blob, m: Vouch) -> list[Vouch]:
@@ -138,6 +143,8 @@ class Trust:
         """Whether a voucher that contradicts the chain counts for more than all that it contradicts."""
         chain, rank = blob.chain, self._rank(blob, m)
         assert chain
+        if blob.has_fallen(m):
+            return False
         for place in chain.contradicted(m):
             if place in (0, chain.count) or blob.computed >> max(0, place - 1) & 0b11:
                 return False
@@ -159,6 +166,9 @@ class Trust:
         weaker = {i for i in range(lowest, chain.count)}
         weaker -= {i for i, v in chain.vouchers.items() if v.key != self._s.key and self._rank(blob, v) >= rank}
         signers = {chain.vouchers[i].key for i in (lowest, lowest + 1) if i in chain.vouchers}
+        for index in weaker:
+            if index in chain.vouchers and chain.vouchers[index].key not in (m.key, self._s.key):
+                blob.fell(chain.vouchers[index].key, index, chain.vouchers[index].term)
         self._forget(blob, weaker)
         for key in signers:
             self._blame_signer(key, "vouched for other states than the holder of the lease", blob, lowest)
@@ -203,22 +213,18 @@ class Trust:
             self.disputes.settled(blob)
             self._s.blame(peer, "a piece that does not fit its own list", blob, asked.index)
             return
-        neighbour = blob.neighbours.get(peer.number)
-        if neighbour and not neighbour.excused and blob.fallen >> asked.index & 1:
-            # It may not have heard yet that the chain which it got this on has fallen: not for its piece's sake.
-            neighbour.excused = True
-            blob.neighbour_lacks(neighbour, blob.fallen)
-            return
         failures = blob.link_failures.setdefault(asked.index, {})
         failures[peer.contact.node_id] = None
-        self._s.blame(peer, "a piece that does not fit its link", blob, asked.index)
         voucher = blob.chain.vouchers.get(asked.index) if blob.chain else None
-        if voucher is None or blob.chain is None:
-            return
-        if voucher.key == peer.key:
+        if voucher and voucher.key == peer.key:
             # Its own piece does not fit its own link: whatever of the two is wrong, it will not seed this to the end.
             blob.betrayed_by = peer.contact.node_id
             self._announcer.track(blob)
+            self._s.blame(peer, MISFIT, blob, asked.index)
+        else:
+            self._question(peer, blob, asked)
+        if voucher is None or blob.chain is None:
+            return
         if len(failures) < SUSPECT_LINK_AFTER:
             return
         vouchers = blob.chain.vouchers
@@ -228,6 +234,42 @@ class Trust:
                 self._s.avoided.pop(node, None)
             blob.link_failures.pop(asked.index, None)
             self._suspect(blob, voucher, asked.index, for_good=False)
+
+    def _question(self, peer: Peer, blob: Blob, asked: Asked) -> None:
+        """Its piece does not fit our link. It may believe in another chain, which is no fault: ask for its link.
+
+        `vouched` hears the answer. What was asked for before the question is of the same chain; what was asked for
+        after it, unanswered, and does not fit, convicts.
+        """
+        index, neighbour = asked.index, blob.neighbours.get(peer.number)
+        if neighbour and neighbour.questioned is not None and asked.sent <= neighbour.questioned_at:
+            blob.neighbour_lacks(neighbour, 1 << index)
+            return
+        surely = blob.link(index) is None or (blob.chain is not None and blob.chain.count == 1)
+        if surely or neighbour is None or neighbour.questioned is not None or neighbour.questions >= QUESTIONS_MAX:
+            self._s.blame(peer, MISFIT, blob, index)
+            return
+        peer.not_before = max(peer.not_before, self._s.now + ANSWER_S)
+        neighbour.questioned_at = self._s.now
+        neighbour.questioned = index
+        neighbour.questions += 1
+        neighbour.unused |= 1 << index
+        blob.neighbour_lacks(neighbour, 1 << index)
+        self._s.send(peer.number, GetLinks(blob.digest, index, 1))
+
+    def _answered(self, peer: Peer, blob: Blob, m: Vouch) -> bool:
+        """Whether this voucher answers a question, and shows that the piece was at fault."""
+        neighbour = blob.neighbours.get(peer.number)
+        if neighbour is None or neighbour.questioned not in m.links or blob.chain is None:
+            return False
+        index, place = neighbour.questioned, neighbour.questioned - m.first
+        assert index is not None
+        if blob.chain.link(index) == (m.states[place], m.states[place + 1]):
+            self._s.blame(peer, MISFIT, blob, index)
+            return True
+        neighbour.questioned = None
+        peer.not_before = min(peer.not_before, self._s.now)
+        return False
 
     def _suspect(self, blob: Blob, voucher: Vouch, index: int, for_good: bool) -> None:
         """A vouched link is wrong, or computed from wrong bytes: what rests on that signer is forgotten.
@@ -335,12 +377,14 @@ class Trust:
     def drop_all(self, blob: Blob) -> None:
         """The whole chain is refuted: nothing of it stays."""
         assert blob.geometry
+        blob.fallen.clear()
         self._downloads.cancel_blob(blob.digest)
         self._forget(blob, set(range(blob.geometry.count)), keep_own=False)
 
     def _void(self, blob: Blob, key: bytes, term: int, for_good: bool) -> int:
         """Forget what rests on a signer's vouchers; returns those links."""
         assert blob.chain
+        blob.fallen.clear()
         self._doubt(blob, blob.chain.vouchers.values())
         forget = blob.chain.retract if for_good else blob.chain.void
         return self._lose_links(blob, forget(key, term, blob.computed))
@@ -362,7 +406,6 @@ class Trust:
             if lost >> asked.index & 1:
                 self._downloads.cancel(asked)
         pieces = blob.lose(lost)
-        blob.fallen |= lost
         for neighbour in blob.neighbours.values():  # what they have may be of use on the chain that comes now
             blob.neighbour_has(neighbour, neighbour.unused)
             neighbour.unused = 0

@@ -26,7 +26,7 @@ from simulations.lab.upstream import Front
 from tests.lab import Image, Warehouse
 
 CLIENT_TIMEOUT_S = 60.0
-HEAD_START_S = 0.3  # of the liars' own wishes: a liar that comes late does little harm
+HEAD_START_S = 0.3  # of a liar that is to be the seeder; and of the honest nodes where no liar is to be
 PROVEN_WITHIN_S = 45.0  # after the clients' end: a node goes on for a blob that its client has given up
 
 
@@ -156,17 +156,15 @@ class Fleet:
         return f"/v2/{repository}/blobs/{self.image.biggest.digest}?ns={REGISTRY_NAME.replace(':', '%3A')}"
 
     def run(self, repository: str) -> Outcome:
-        """Everybody asks for the blob, the liars a moment earlier; what came of it."""
+        """Everybody asks for the blob, the liars a moment earlier or later; what came of it."""
         began = time.monotonic()
         outcome = Outcome(self.case)
         layer = self.image.biggest
         true = layer.path.read_bytes()
         if self.case.flips_once:
             self.front.add_rule(name=layer.digest, flip_at=layer.size // 2, times=1)
-        for liar in self.liars:
-            thread = threading.Thread(target=self._ask_in_vain, args=(liar, repository), daemon=True)
-            thread.start()
-        time.sleep(HEAD_START_S if self.liars else 0)
+        threading.Thread(target=self._liars_ask, args=(repository,), daemon=True).start()
+        time.sleep(HEAD_START_S if self.case.seeder_lies else 0)
         with ThreadPoolExecutor(len(self.honest)) as pool:
             outcome.seen = list(pool.map(lambda node: self._pull(node, repository, true), self.honest))
         end = time.monotonic() + PROVEN_WITHIN_S
@@ -180,6 +178,11 @@ class Fleet:
         self._judge(outcome)
         outcome.seconds = time.monotonic() - began
         return outcome
+
+    def _liars_ask(self, repository: str) -> None:
+        time.sleep(0 if self.case.seeder_lies else HEAD_START_S)
+        for liar in self.liars:
+            threading.Thread(target=self._ask_in_vain, args=(liar, repository), daemon=True).start()
 
     def _ask_in_vain(self, liar: Node, repository: str) -> None:
         with contextlib.suppress(OSError):

@@ -10,7 +10,7 @@ from random import Random
 from p2pd.swarm import commands as cmd
 from p2pd.swarm import events as ev
 from p2pd.swarm.blob import Blob
-from p2pd.swarm.messages import Answer, Have, Join, Message, Refuse, Request, Vouch
+from p2pd.swarm.messages import Answer, GetLinks, Have, Join, Message, Refuse, Request, Vouch
 from p2pd.swarm.node import Node
 from p2pd.swarm.pieces import Geometry, indices, pack
 from p2pd.swarm.settings import Settings
@@ -96,6 +96,17 @@ class Play:
 
     def checked(self, name: str, rid: int, held: bool = True) -> list[cmd.Command]:
         return self.event(ev.PieceChecked(self.numbers[name], rid, held))
+
+    def misfit(self, name: str, rid: int, signed_by: str = "seeder") -> list[cmd.Command]:
+        """A piece that does not fit; its sender, asked for its link, says the same one. What both led to."""
+        asked = self.node.downloads.get(self.numbers[name], rid)
+        assert asked
+        done = self.checked(name, rid, held=False)
+        if self.sent(name, GetLinks):
+            self.hear(name, vouch(signed_by, BLOB, SIZE, asked.index, STATES[asked.index : asked.index + 2]))
+            done = done + self.done
+        self.done = done
+        return done
 
     def started(self, name: str, rid: int) -> list[cmd.Command]:
         return self.event(ev.PieceStarted(self.numbers[name], rid))

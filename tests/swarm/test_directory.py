@@ -6,7 +6,9 @@ import pytest
 
 from p2pd.swarm.directory import (
     FAILURE_S,
+    FLOOD_MAX,
     GATHER_S,
+    MESSAGES_BURST,
     NEW_S,
     PROGRESS_LINKS,
     PROGRESS_S,
@@ -653,3 +655,82 @@ def test_nothing_stays_of_who_is_gone() -> None:
     o.disconnect("b")
     assert o.directory.summary() == {"nodes": 0, "blobs": 0, "members": 0, "leases": 0}
     assert not o.directory.watching
+
+
+# -- a lease that is sat on -------------------------------------------------------------------------------------------
+
+
+def announce_for(
+    o: Office, seconds: float, *, holder: str, stuck: tuple[str, ...], others: tuple[str, ...] = ()
+) -> None:
+    """The holder says that it makes progress; some say that nothing comes."""
+    for step in range(int(seconds)):
+        o.announce(holder, term=o.term() if o.holder() == holder else 0, progress=step + 1)
+        for name in stuck:
+            o.announce(name, stuck=True)
+        for name in others:
+            o.announce(name)
+        o.wait(1.0)
+
+
+def test_a_lease_goes_on_when_most_of_the_others_get_nothing() -> None:
+    o = Office("sitter", "b", "c")
+    o.announce("sitter")
+    announce_for(o, 7, holder="sitter", stuck=("b", "c"))
+    assert o.holder() in ("b", "c")
+
+
+def test_half_of_the_others_take_it_from_nobody() -> None:
+    o = Office("a", "b", "c")
+    o.announce("a")
+    announce_for(o, 30, holder="a", stuck=("b",), others=("c",))
+    assert o.holder() == "a"
+
+
+def test_who_was_stuck_once_and_is_no_more_does_not_count() -> None:
+    o = Office("a", "b")
+    o.announce("a")
+    for _ in range(10):
+        announce_for(o, 2, holder="a", stuck=("b",))
+        announce_for(o, 2, holder="a", stuck=(), others=("b",))
+    assert o.holder() == "a"
+
+
+def test_who_sat_on_a_lease_does_not_claim_it_back_by_a_high_term() -> None:
+    o = Office("sitter", "b")
+    o.announce("sitter", term=1000)
+    assert o.holder() == "sitter"
+    announce_for(o, 7, holder="sitter", stuck=("b",))
+    assert o.holder() == "b"
+    o.announce("sitter", term=5000, progress=99)
+    assert o.holder() == "b"
+
+
+# -- floods -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_node_is_answered_so_often_and_no_oftener() -> None:
+    o = Office("flooder", "b")
+    answered = sum(o.announce("flooder", digest_of(str(i % 50))) is not None for i in range(MESSAGES_BURST + 500))
+    assert answered == MESSAGES_BURST
+    assert o.announce("b") is not None
+    o.now += 1.0
+    assert o.announce("flooder") is not None
+
+
+def test_who_goes_on_far_beyond_that_floods() -> None:
+    o = Office("flooder", "b")
+    node = contact("flooder").node_id
+    for i in range(MESSAGES_BURST + FLOOD_MAX):
+        o.announce("flooder", digest_of(str(i % 50)))
+    assert not o.directory.is_flooded_by(node)
+    o.announce("flooder")
+    assert o.directory.is_flooded_by(node)
+    assert not o.directory.is_flooded_by(contact("b").node_id)
+
+
+def test_lists_of_holdings_cost_by_their_length() -> None:
+    o = Office("a")
+    for _ in range(MESSAGES_BURST // (1 + 64)):
+        o.holdings("a", *[digest_of(str(i)) for i in range(1024)])
+    assert sum(o.announce("a", digest_of(str(i))) is not None for i in range(100)) < 70

@@ -57,7 +57,7 @@ def test_a_piece_that_does_not_fit_is_fetched_elsewhere() -> None:
     _, rid, _ = only(p.asked())
     p.join("c", 3)
     assert p.asked() == {}
-    p.checked("b", rid, held=False)
+    p.misfit("b", rid)
     assert p.of(Blame, Close) == [
         Blame(contact("b").node_id, "b", "a piece that does not fit its link", BLOB, 3),
         Close(p.numbers["b"], "a piece that does not fit its link"),
@@ -75,7 +75,7 @@ def test_who_was_caught_is_avoided_for_a_while() -> None:
     p = wanter("b", "c")
     p.join("b", 3)
     _, rid, _ = only(p.asked())
-    p.checked("b", rid, held=False)
+    p.misfit("b", rid)
     p.down("b")
     p.answer("b", "d")
     assert [c.contact.name for c in p.done if type(c).__name__ == "Connect"] == ["d"]
@@ -91,13 +91,15 @@ def test_a_link_that_no_piece_fits_is_its_signers_fault() -> None:
     for name in "bc":
         p.join(name, 3)
         rid = p.node.downloads.of_piece(BLOB, 3)[0].rid
-        p.checked(name, rid, held=False)
-        if name == "b":
+        if name == "c":
+            p.checked(name, rid, held=False)
+        else:
+            p.misfit(name, rid)
             assert p.blamed() == [("b", "a piece that does not fit its link")]
             assert p.node.state.is_avoided(contact("b").node_id)
             p.down(name)
     names = [reason for _, reason in p.blamed()]
-    assert names == ["a piece that does not fit its link", "a link that no piece fits"]
+    assert names == ["a link that no piece fits"]
     assert not p.node.state.is_avoided(contact("b").node_id)
     assert not p.node.state.is_avoided(contact("c").node_id)
     assert not p.blob().chain.vouchers
@@ -114,7 +116,7 @@ def test_two_liars_do_not_talk_a_node_out_of_a_true_chain() -> None:
     p.checked("d", p.node.downloads.of_piece(BLOB, 7)[0].rid)
     for name in "bc":
         p.join(name, 3)
-        p.checked(name, p.node.downloads.of_piece(BLOB, 3)[0].rid, held=False)
+        p.misfit(name, p.node.downloads.of_piece(BLOB, 3)[0].rid)
         assert p.blamed() == [(name, "a piece that does not fit its link")]
         p.down(name)
     assert p.node.state.is_avoided(contact("b").node_id)

@@ -470,5 +470,5 @@ def test_a_bad_piece_names_piece_and_blob() -> None:
     p = wanter("b")
     p.join("b", 3)
     [(rid, _)] = p.asked()["b"]
-    p.checked("b", rid, held=False)
+    p.misfit("b", rid)
     assert p.of(Blame) == [Blame(contact("b").node_id, "b", "a piece that does not fit its link", BLOB, 3)]

@@ -69,12 +69,68 @@ def test_the_holder_counts_for_more_than_a_stranger_who_spoke_first() -> None:
     assert p.of(cmd.Drop) == [cmd.Drop(BLOB, 0b111)]
     assert p.blob().chain.link(3) == (STATES[3], STATES[4])
     assert p.blob().chain.vouchers[0] == voucher
-    stale = dict((index, rid) for rid, index in p.asked()["b"])  # b has not heard of it yet
-    p.checked("b", stale[0], held=False)
+
+
+# -- pieces that do not fit -------------------------------------------------------------------------------------------
+
+
+def asked_of_b() -> tuple[Play, int]:
+    p = hungry("b", "c", holder="seeder")
+    p.voucher("c", "seeder", 0, 8, term=3)
+    p.join("b", 3, 4)
+    return p, {index: rid for rid, index in p.asked()["b"]}[3]
+
+
+def test_who_sends_a_piece_that_does_not_fit_is_asked_for_its_link() -> None:
+    p, rid = asked_of_b()
+    p.checked("b", rid, held=False)
+    assert p.blamed() == []
+    assert p.sent("b", GetLinks) == [GetLinks(BLOB, 3, 1)]
+    assert not p.blob().neighbours[p.numbers["b"]].have >> 3 & 1
+
+
+def test_the_same_link_convicts_it() -> None:
+    p, rid = asked_of_b()
+    p.misfit("b", rid)
+    assert p.blamed() == [("b", "a piece that does not fit its link")]
+
+
+def test_another_link_is_a_matter_between_signers() -> None:
+    p, rid = asked_of_b()
+    p.checked("b", rid, held=False)
+    p.voucher("b", "liar", 2, 6, states=FORGED)
     assert p.blamed() == []
     assert p.blob().neighbours[p.numbers["b"]].have == 0
-    p.checked("b", stale[1], held=False)
-    assert p.blamed() == [("b", "a piece that does not fit its link")]  # it should have by now
+
+
+def test_what_was_asked_for_before_the_question_is_of_the_same_chain() -> None:
+    p, rid = asked_of_b()
+    other = p.node.downloads.of_piece(BLOB, 4)[0].rid
+    p.checked("b", rid, held=False)
+    p.checked("b", other, held=False)
+    assert p.blamed() == []
+
+
+def test_silence_and_a_second_piece_convict_too() -> None:
+    p, rid = asked_of_b()
+    p.checked("b", rid, held=False)
+    p.wait(2.5)
+    p.have("b", 5)
+    [(rid, _)] = p.asked()["b"]
+    p.checked("b", rid, held=False)
+    assert p.blamed() == [("b", "a piece that does not fit its link")]
+
+
+def test_a_neighbour_is_asked_so_often_and_no_oftener() -> None:
+    p, rid = asked_of_b()
+    for number in range(4):
+        p.checked("b", rid, held=False)
+        if number < 3:
+            assert p.blamed() == []
+            p.hear("b", vouch("liar", BLOB, SIZE, 2, FORGED[2:6], term=number))
+            p.join("b", 3)
+            rid = next(r for r, i in p.asked()["b"] if i == 3)
+    assert p.blamed() == [("b", "a piece that does not fit its link")]
 
 
 def test_what_had_fallen_comes_from_others() -> None:
