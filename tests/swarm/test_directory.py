@@ -664,8 +664,8 @@ def announce_for(
     o: Office, seconds: float, *, holder: str, stuck: tuple[str, ...], others: tuple[str, ...] = ()
 ) -> None:
     """The holder says that it makes progress; some say that nothing comes."""
-    for step in range(int(seconds)):
-        o.announce(holder, term=o.term() if o.holder() == holder else 0, progress=step + 1)
+    for _ in range(int(seconds)):
+        o.announce(holder, term=o.term() if o.holder() == holder else 0, progress=int(o.now))
         for name in stuck:
             o.announce(name, stuck=True)
         for name in others:
