@@ -17,6 +17,7 @@ import trio
 from p2pd import __version__
 from p2pd.admin import ControlError, Metrics, serve_admin, serve_control
 from p2pd.config import Address, Config
+from p2pd.content.access import Access
 from p2pd.content.arrival import text
 from p2pd.content.arrivals import Arrivals
 from p2pd.content.catalogue import Catalogue
@@ -235,6 +236,7 @@ async def _run_node(
     tags = Tags(
         upstreams,
         config.discovery.tags,
+        as_node=config.mirror.share_private,
         key=key.public,
         sign=key.sign,
         verify=verify if swarming else None,
@@ -253,14 +255,14 @@ async def _run_node(
         metrics,
         Patience(config.mirror.hold_back, config.mirror.header_wait, config.mirror.stream == "vouched"),
         random,
-        share_private=config.mirror.share_private,
+        Access(upstreams, tags, private=config.mirror.private, share_private=config.mirror.share_private),
     )
     images = Images(library, arrivals, store)
     status = Status(config, metrics, engine, network, arrivals, store, images, verdicts, warnings, membership)
     token = trio.lowlevel.current_trio_token()
     store.on_evict = lambda digest: token.run_sync_soon(arrivals.evicted, digest)
     arrivals.on_hold = partial(_hold, upstreams)
-    arrivals.can_pull, puller.may_share = puller.can_pull, library.may_share
+    arrivals.can_pull = puller.can_pull
     engine.carry_out(
         network.commands() | arrivals.commands() | puller.commands() | verdicts.commands() | _counting(metrics)
     )
@@ -341,9 +343,9 @@ async def _keep_mdns(config: Config, fleet: str, status: Status, renewal: Renewa
 
 def _upstreams(config: Config, metrics: Metrics) -> Upstreams:
     try:
-        return Upstreams(config.upstreams, on_request=metrics.upstream_request)
+        return Upstreams(config.upstreams, config.credentials, on_request=metrics.upstream_request)
     except ValueError as error:
-        raise StartError(f"[upstreams] {error}") from None
+        raise StartError(str(error) if str(error).startswith("[") else f"[upstreams] {error}") from None
 
 
 def _hold(upstreams: Upstreams, upstream: str, seconds: int) -> None:

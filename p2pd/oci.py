@@ -148,6 +148,30 @@ def descriptors_of(body: bytes) -> Iterator[tuple[Kind, Descriptor]]:
 
     Entries that are not well-formed are passed over: a size is believed only from a well-formed descriptor.
     """
+    for kind, entry in _entries(body):
+        digest, size, media_type = entry.get("digest"), entry.get("size"), entry.get("mediaType")
+        if isinstance(digest, str) and DIGEST.fullmatch(digest) and type(size) is int and 0 <= size < 1 << 50:
+            is_type = isinstance(media_type, str) and MEDIA_TYPE.fullmatch(media_type)
+            yield kind, Descriptor(digest, size, media_type if is_type else BLOB_TYPE)
+
+
+def held_with(body: bytes) -> list[str]:
+    """The digests that a repository holds if it holds this manifest or index: a registry takes none without them.
+
+    Not the layers that are had elsewhere (with `urls`, or of a type that is not to be distributed): of those a manifest
+    may list what its author never had.
+    """
+    own = []
+    for _, entry in _entries(body):
+        digest, media_type = entry.get("digest"), str(entry.get("mediaType", ""))
+        is_elsewhere = bool(entry.get("urls")) or "foreign" in media_type or "nondistributable" in media_type
+        if isinstance(digest, str) and DIGEST.fullmatch(digest) and not is_elsewhere:
+            own.append(digest)
+    return own
+
+
+def _entries(body: bytes) -> Iterator[tuple[Kind, dict]]:
+    """The descriptors of a manifest or index as they stand there."""
     document = _document(body)
     if document is None:
         return
@@ -156,12 +180,8 @@ def descriptors_of(body: bytes) -> Iterator[tuple[Kind, Descriptor]]:
         entries.append(("blob", document["config"]))
     entries += [("blob", entry) for entry in _list(document.get("layers"))]
     for kind, entry in entries[:DESCRIPTORS_MAX]:
-        if not isinstance(entry, dict):
-            continue
-        digest, size, media_type = entry.get("digest"), entry.get("size"), entry.get("mediaType")
-        if isinstance(digest, str) and DIGEST.fullmatch(digest) and type(size) is int and 0 <= size < 1 << 50:
-            is_type = isinstance(media_type, str) and MEDIA_TYPE.fullmatch(media_type)
-            yield kind, Descriptor(digest, size, media_type if is_type else BLOB_TYPE)
+        if isinstance(entry, dict):
+            yield kind, entry
 
 
 def platform_manifests(body: bytes, os: str, architecture: str) -> list[Descriptor]:

@@ -16,11 +16,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from p2pd.config.model import Address
-from p2pd.oci import normal_host
+from p2pd.oci import HOST, normal_host
+from p2pd.patterns import RepositoryPattern
 from p2pd.units import parse_duration, parse_rate, parse_size
 
 TRACKER_PORT = 9590
 TRACKERS_MAX = 16  # addresses; a fleet has two or three, each is dialled in turn
+FILES_MAX = 16  # files of credentials, or hosts of token services: each is looked at in turn
+PATTERNS_MAX = 64  # each is tried for each request
 TEXT_MAX = 1024  # characters of any one value; names, paths and URLs are far below
 QUANTITY_MAX = 32  # characters of a size, rate or duration
 SIZE_MAX = 1 << 60  # bytes; beyond any disk, below what a float would round
@@ -77,6 +80,49 @@ def tracker_list() -> Kind:
         if len(found) > TRACKERS_MAX:
             raise ValueError(f"{len(found)} trackers are too many: at most {TRACKERS_MAX}")
         return tuple(dict.fromkeys(found))
+
+    return Kind(read, lambda text: [part.strip() for part in text.split(",") if part.strip()])
+
+
+def path_list() -> Kind:
+    """A list of readable files, as a tuple of absolute paths; in text, separated by commas."""
+
+    def read(value: Any, context: Context) -> tuple[Path, ...]:
+        if not isinstance(value, list):
+            raise ValueError(f'{_shown(value)} is not a list: write ["/etc/p2pd/auth.json"]')
+        if len(value) > FILES_MAX:
+            raise ValueError(f"{len(value)} files are too many: at most {FILES_MAX}")
+        return tuple(path(exists=True).read(item, context) for item in value)
+
+    return Kind(read, lambda text: [part.strip() for part in text.split(",") if part.strip()])
+
+
+def host_list() -> Kind:
+    """A list of host names without ports, as a frozenset; in text, separated by commas."""
+
+    def read(value: Any, _: Context) -> frozenset[str]:
+        if not isinstance(value, list):
+            raise ValueError(f'{_shown(value)} is not a list: write ["auth.example"]')
+        if len(value) > FILES_MAX:
+            raise ValueError(f"{len(value)} hosts are too many: at most {FILES_MAX}")
+        hosts = frozenset(_text(item, "a host").lower() for item in value)
+        for host in hosts:
+            if ":" in host or not HOST.fullmatch(host):
+                raise ValueError(f"{host!r} is not a host: write its name alone, without https:// and without a port")
+        return hosts
+
+    return Kind(read, lambda text: [part.strip() for part in text.split(",") if part.strip()])
+
+
+def pattern_list() -> Kind:
+    """A list of patterns of repositories, as a tuple; in text, separated by commas."""
+
+    def read(value: Any, _: Context) -> tuple[RepositoryPattern, ...]:
+        if not isinstance(value, list):
+            raise ValueError(f'{_shown(value)} is not a list: write ["registry.example/secret/*"]')
+        if len(value) > PATTERNS_MAX:
+            raise ValueError(f"{len(value)} patterns are too many: at most {PATTERNS_MAX}")
+        return tuple(RepositoryPattern.parse(_text(item, "a pattern of repositories")) for item in value)
 
     return Kind(read, lambda text: [part.strip() for part in text.split(",") if part.strip()])
 
@@ -244,6 +290,7 @@ KINDS_OF_UPSTREAM: dict[str, Kind] = {
     "username": Kind(lambda value, _: _text(value, "a user name")),
     "password_file": secret_file(),
     "docker_config": path(exists=True),
+    "realm_hosts": host_list(),
     "ca": path(exists=True),
     "client_certificate": path(exists=True),
     "proxy": no_or(url("http", "https", user_allowed=True)),

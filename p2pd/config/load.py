@@ -28,6 +28,8 @@ from p2pd.config.kinds import (
     label,
     optional,
     path,
+    path_list,
+    pattern_list,
     rate,
     size,
     tracker_list,
@@ -45,7 +47,7 @@ from p2pd.config.model import (
 )
 from p2pd.config.place import Keys, dotted, line_of
 from p2pd.oci import BadName, normal_host
-from p2pd.upstream.config import WELL_KNOWN, UpstreamConfig
+from p2pd.upstream.config import WELL_KNOWN, NodeCredentials, UpstreamConfig
 
 DEFAULT_PATH = Path("/etc/p2pd/p2pd.toml")
 FILE_SIZE_MAX = 1 << 20  # bytes; a configuration is a few hundred, so a larger file is some other file
@@ -60,6 +62,7 @@ TABLES: dict[str, type] = {
     "discovery": DiscoveryConfig,
     "store": StoreConfig,
     "admin": AdminConfig,
+    "credentials": NodeCredentials,
 }
 
 KINDS: dict[str, dict[str, Kind]] = {
@@ -76,6 +79,7 @@ KINDS: dict[str, dict[str, Kind]] = {
         "stream": choice("vouched", "proven"),
         "header_wait": duration(0.1, HEADER_WAIT_MAX),
         "share_private": boolean(),
+        "private": pattern_list(),
     },
     "peers": {
         "listen": address(9581, listening=True),
@@ -88,6 +92,12 @@ KINDS: dict[str, dict[str, Kind]] = {
     "discovery": {"trackers": tracker_list(), "mdns": boolean(), "tags": choice("node", "fleet")},
     "store": {"size_limit": size(10**6)},
     "admin": {"listen": address(9582, listening=True)},
+    "credentials": {
+        "files": path_list(),
+        "well_known": boolean(),
+        "kubelet_config": optional(path(exists=True)),
+        "kubelet_plugins": optional(path()),
+    },
 }
 
 
@@ -331,6 +341,17 @@ def _check_across(config: Config, reader: _Reader) -> None:
             "headers would come too late for a held-back blob"
         )
     _check_fleet(config, reader)
+    if mirror.private and mirror.share_private:
+        raise _blame(reader, ("mirror", "private")).error(
+            "contradicts mirror.share_private = true, which serves private repositories to everybody: remove one"
+        )
+    credentials = config.credentials
+    for key, other in (("kubelet_config", "kubelet_plugins"), ("kubelet_plugins", "kubelet_config")):
+        if getattr(credentials, key) and not getattr(credentials, other):
+            raise _blame(reader, ("credentials", key)).error(
+                f"credentials.{other} is missing: the kubelet's plugins need their configuration and their directory, "
+                "as its --image-credential-provider-config and --image-credential-provider-bin-dir"
+            )
     addresses = {
         "mirror.listen": mirror.listen,
         "peers.listen": config.peers.listen,

@@ -1,6 +1,6 @@
 """What a configuration is, once read and checked: frozen dataclasses with their defaults.
 
-Knows `p2pd.oci`'s grammar and the upstreams' own type, and reads nothing.
+Knows `p2pd.oci`'s grammar, `p2pd.patterns` and the upstreams' own type, and reads nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from p2pd.oci import HOST
-from p2pd.upstream.config import UpstreamConfig
+from p2pd.patterns import RepositoryPattern
+from p2pd.upstream.config import NodeCredentials, UpstreamConfig
 
 
 class ConfigError(Exception):
@@ -86,6 +87,7 @@ class MirrorConfig:
     stream: Literal["vouched", "proven"] = "vouched"
     header_wait: float = 20.0
     share_private: bool = False
+    private: tuple[RepositoryPattern, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,5 +144,6 @@ class Config:
     discovery: DiscoveryConfig
     store: StoreConfig
     admin: AdminConfig
+    credentials: NodeCredentials
     upstreams: dict[str, UpstreamConfig]
     warnings: tuple[str, ...] = field(default=())

@@ -1,6 +1,7 @@
 """One blob on its way to this node: what is known of it, what of it is there, and who waits.
 
-Not what is done about it: that is `arrivals`. May know p2pd.store, p2pd.oci and the swarm's pieces.
+Not what is done about it: that is `arrivals`. May know p2pd.store, p2pd.oci, the swarm's pieces and the
+upstreams' identities.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import trio
 from p2pd.oci import Kind
 from p2pd.store import Partial
 from p2pd.swarm.pieces import prefix_end
+from p2pd.upstream import Identity
 
 
 def raw(digest: str) -> bytes:
@@ -32,6 +34,7 @@ class Arrival:
     kind: Kind
     upstream: str
     repository: str
+    identity: Identity | None = field(default=None, repr=False)  # of the client that it is for, where that is needed
     size: int = -1
     size_is_sure: bool = False  # from a proven manifest or upstream's own word, not from another node
     partial: Partial | None = None

@@ -28,6 +28,7 @@ from p2pd.store import OpenBlob, Partial, Store, StoreError, StoreFull
 from p2pd.swarm import commands as cmd
 from p2pd.swarm import events as ev
 from p2pd.swarm.pieces import BLOB_SIZE_MAX, Geometry, indices
+from p2pd.upstream import Identity
 
 log = logging.getLogger(__name__)
 
@@ -85,9 +86,19 @@ class Arrivals:
         return list(self._all.values())
 
     def want(
-        self, kind: Kind, upstream: str, repository: str, digest: str, size: int, *, keep_s: float = KEEP_WANTING_S
+        self,
+        kind: Kind,
+        upstream: str,
+        repository: str,
+        digest: str,
+        size: int,
+        *,
+        identity: Identity | None = None,
+        keep_s: float = KEEP_WANTING_S,
     ) -> Arrival | None:
         """This node wants the blob from now on; None if there is no room for it. `size` is -1 while unknown.
+
+        `identity`: as whom it may be pulled from there, if this node itself may not.
 
         Not for a blob that the store has.
         """
@@ -97,7 +108,7 @@ class Arrivals:
             if len(self._all) >= ARRIVING_MAX:
                 return None
             arrival = self._all[digest] = Arrival(digest, kind, upstream, repository)
-        arrival.kind, arrival.upstream, arrival.repository = kind, upstream, repository
+        arrival.kind, arrival.upstream, arrival.repository, arrival.identity = kind, upstream, repository, identity
         arrival.keep_until = max(arrival.keep_until, now + keep_s)
         if arrival.proven:
             return arrival

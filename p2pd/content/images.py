@@ -14,6 +14,7 @@ from typing import Any
 import trio
 
 from p2pd.admin import CommandFailed
+from p2pd.content.access import OPERATOR
 from p2pd.content.arrival import Arrival
 from p2pd.content.arrivals import Arrivals
 from p2pd.content.library import Library
@@ -107,7 +108,10 @@ class Images:
     async def _manifests(self, pull: ImagePull) -> None:
         """The image's manifest for this machine, through the index if there is one; and what it refers to."""
         r = pull.reference
-        digest = r.digest or (await self._library.resolve(r.upstream, r.repository, r.tag or "latest")).digest
+        digest = r.digest
+        if digest is None:
+            found = await self._library.resolve(r.upstream, r.repository, r.tag or "latest", presented=OPERATOR)
+            digest = found.digest
         pull.digest = digest
         machine = ARCHITECTURES.get(platform.machine(), platform.machine())
         for _ in range(INDEXES_MAX):

@@ -16,16 +16,17 @@ from typing import Protocol
 import trio
 
 from p2pd.admin.metrics import Metrics
+from p2pd.content.access import OPERATOR, Access, Admission, Caller, Operator
 from p2pd.content.arrival import Arrival
 from p2pd.content.arrivals import Arrivals, is_possible
 from p2pd.content.catalogue import Catalogue
 from p2pd.content.readers import PATIENT_WAIT_S, ArrivingReader, Patience, StoredReader
 from p2pd.content.tags import Tags
 from p2pd.engine import Engine
-from p2pd.mirror import NotAvailable, Reader, Refused
-from p2pd.oci import BLOB_TYPE, MANIFEST_SIZE_MAX, Descriptor, Kind, media_type_of
+from p2pd.mirror import NotAvailable, Reader
+from p2pd.oci import BLOB_TYPE, MANIFEST_SIZE_MAX, Descriptor, Kind, held_with, media_type_of
 from p2pd.store import OpenBlob, Store, StoreError
-from p2pd.upstream import Denied, NotFound, Registry, Response, UnknownUpstream, UpstreamError, Upstreams
+from p2pd.upstream import Denied, NotFound, Response, UpstreamError, Upstreams
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class HasFileno(Protocol):
 
 
 class Library:
-    """`share_private`: repositories that refuse anonymous access are served too."""
+    """Serves to each caller what `access` admits it to. A caller is a client, by what it shows, or the operator."""
 
     def __init__(
         self,
@@ -50,8 +51,7 @@ class Library:
         metrics: Metrics,
         patience: Patience,
         random: Random,
-        *,
-        share_private: bool,
+        access: Access,
     ) -> None:
         self._store = store
         self._upstreams = upstreams
@@ -61,7 +61,7 @@ class Library:
         self._metrics = metrics
         self._patience = patience
         self._random = random
-        self._share_private = share_private
+        self._access = access
         self._tags = tags
 
     # -- the mirror's protocol --------------------------------------------------------------------------------------
@@ -69,29 +69,38 @@ class Library:
     def is_allowed(self, upstream: str) -> bool:
         return self._upstreams.is_known(upstream)
 
-    async def resolve(self, upstream: str, repository: str, tag: str) -> Descriptor:
-        registry = await self._entitled(upstream, repository)
+    async def resolve(self, upstream: str, repository: str, tag: str, *, presented: Caller = None) -> Descriptor:
+        admission = await self._access.admit("tag", upstream, repository, tag, presented)
+        descriptor = admission.descriptor
         try:
-            resolved = await self._tags.resolve(upstream, repository, tag)
+            if descriptor is None and isinstance(presented, Operator):
+                # Of a private repository's tag no statement is made to the fleet.
+                descriptor = await admission.registry.resolve(repository, tag)
+            elif admission.client is None:
+                resolved = await self._tags.resolve(upstream, repository, tag)
+                descriptor = resolved.descriptor
+                if not resolved.by_upstream:
+                    # Another node's word, most likely because upstream can't be asked: whether it can be had at all is
+                    # not known.
+                    return await self.head("manifest", upstream, repository, descriptor.digest, presented=presented)
         except UpstreamError as error:
-            raise NotAvailable("MANIFEST_UNKNOWN", f"{registry.name}/{repository}:{tag}: {error}") from None
-        descriptor = resolved.descriptor
-        if resolved.by_upstream:
-            self._catalogue.learn_size(descriptor.digest, descriptor.size)
-            return descriptor
-        # Another node's word, most likely because upstream can't be asked: whether it can be had at all is not known.
-        return await self.head("manifest", upstream, repository, descriptor.digest)
+            raise NotAvailable("MANIFEST_UNKNOWN", f"{upstream}/{repository}:{tag}: {error}") from None
+        assert descriptor
+        self._catalogue.learn_size(descriptor.digest, descriptor.size)
+        return descriptor
 
-    async def head(self, kind: Kind, upstream: str, repository: str, digest: str) -> Descriptor:
+    async def head(
+        self, kind: Kind, upstream: str, repository: str, digest: str, *, presented: Caller = None
+    ) -> Descriptor:
         if kind == "manifest":
             # Small: have it, and then say so.
-            async with self.open(kind, upstream, repository, digest, patient=False) as reader:
+            async with self.open(kind, upstream, repository, digest, patient=False, presented=presented) as reader:
                 return Descriptor(digest, reader.size, reader.media_type or BLOB_TYPE)
-        registry = await self._entitled(upstream, repository)
+        admission = await self._access.admit(kind, upstream, repository, digest, presented)
         size = self._store.proven(digest)
         if size is None:
             try:
-                size = (await registry.head("blob", repository, digest)).size
+                size = await self._size(admission, repository, digest)
             except UpstreamError as error:
                 raise NotAvailable("BLOB_UNKNOWN", str(error)) from None
             if not is_possible("blob", size) and digest != EMPTY_BLOB:
@@ -101,15 +110,15 @@ class Library:
 
     @asynccontextmanager
     async def open(
-        self, kind: Kind, upstream: str, repository: str, digest: str, *, patient: bool
+        self, kind: Kind, upstream: str, repository: str, digest: str, *, patient: bool, presented: Caller = None
     ) -> AsyncIterator[Reader]:
-        await self._entitled(upstream, repository)
+        admission = await self._access.admit(kind, upstream, repository, digest, presented)
         stored = await self._stored(digest)
         if stored is None:
-            arrival = await self.arrive(kind, upstream, repository, digest)
+            arrival = await self._arrive(admission, kind, upstream, repository, digest)
             if arrival is not None:
                 with self._arrivals.client(arrival):
-                    yield await self._arriving(arrival, kind, upstream, repository, patient)
+                    yield await self._arriving(admission, arrival, kind, upstream, repository, patient)
                 return
             stored = await self._stored(digest)
         if stored is None:
@@ -117,26 +126,32 @@ class Library:
         with stored:
             media_type = None
             if kind == "manifest":
-                media_type = await self._learn(stored, stored.size, upstream, repository, digest)
+                media_type = await self._learn(admission, stored, stored.size, upstream, repository, digest)
             yield StoredReader(stored, media_type, self._metrics)
 
-    async def passthrough(self, upstream: str, path_and_query: str) -> Response:
+    async def passthrough(self, upstream: str, path_and_query: str, *, presented: Caller = None) -> Response:
+        repository = _repository_of(path_and_query)
         try:
-            registry = self._upstreams.get(upstream)
-            await self._entitled(upstream, _repository_of(path_and_query))
-            return await registry.passthrough(path_and_query)
+            return await self._access.passthrough(upstream, repository, path_and_query, presented)
         except UpstreamError as error:
             raise NotAvailable("NAME_UNKNOWN", str(error)) from None
 
     async def manifest(self, upstream: str, repository: str, digest: str) -> tuple[bytes, str]:
-        """A manifest's bytes and media type. NotAvailable."""
-        async with self.open("manifest", upstream, repository, digest, patient=False) as reader:
+        """A manifest's bytes and media type, for the operator. NotAvailable."""
+        async with self.open("manifest", upstream, repository, digest, patient=False, presented=OPERATOR) as reader:
             return await _read(reader, reader.size, digest), reader.media_type or ""
 
     # -- making it arrive -------------------------------------------------------------------------------------------
 
     async def arrive(self, kind: Kind, upstream: str, repository: str, digest: str) -> Arrival | None:
-        """Make a blob arrive; None if it is here meanwhile. Its size may still be unknown. NotAvailable."""
+        """Make a blob arrive, for the operator; None if it is here meanwhile. Its size may still be unknown.
+        NotAvailable."""
+        admission = await self._access.admit(kind, upstream, repository, digest, OPERATOR)
+        return await self._arrive(admission, kind, upstream, repository, digest)
+
+    async def _arrive(
+        self, admission: Admission, kind: Kind, upstream: str, repository: str, digest: str
+    ) -> Arrival | None:
         if digest == EMPTY_BLOB:
             try:
                 await trio.to_thread.run_sync(self._store.put, digest, b"")
@@ -147,7 +162,7 @@ class Library:
         known = self._arrivals.get(digest)
         if size < 0 and kind == "blob" and not (known and known.size_is_sure):
             try:
-                size = (await self._upstreams.get(upstream).head("blob", repository, digest)).size
+                size = await self._size(admission, repository, digest)
                 self._catalogue.learn_size(digest, size)
             except (NotFound, Denied) as error:
                 raise NotAvailable("BLOB_UNKNOWN", str(error)) from None
@@ -155,33 +170,48 @@ class Library:
                 log.info("%s: its size is not known here, peers may tell: %s", digest, error)
         if self._store.proven(digest) is not None:
             return None
-        arrival = self._arrivals.want(kind, upstream, repository, digest, size)
+        arrival = self._arrivals.want(kind, upstream, repository, digest, size, identity=admission.identity)
         if arrival is None:
             raise NotAvailable("BLOB_UNKNOWN", "too many blobs are arriving at this node")
         return arrival
 
+    async def _size(self, admission: Admission, repository: str, digest: str) -> int:
+        """A blob's, as upstream says. UpstreamError."""
+        if admission.descriptor is not None:
+            return admission.descriptor.size
+        return (await admission.registry.head("blob", repository, digest, admission.identity)).size
+
     def _prefetch(self, arrival: Arrival) -> None:
         """The client has asked for the first of a manifest's blobs: it will want the others."""
         content = self._catalogue.siblings(arrival.digest)
-        if content is None or content.upstream != arrival.upstream:
-            return
+        if content is None or (content.upstream, content.repository) != (arrival.upstream, arrival.repository):
+            return  # who may have the one need not be let at the other
         for blob in content.blobs:
             if blob.digest not in (arrival.digest, EMPTY_BLOB) and self._store.proven(blob.digest) is None:
                 other = self._arrivals.get(blob.digest)
                 if other is None or other.started_at is None:
-                    self._arrivals.want("blob", content.upstream, content.repository, blob.digest, blob.size)
+                    self._arrivals.want(
+                        "blob",
+                        content.upstream,
+                        content.repository,
+                        blob.digest,
+                        blob.size,
+                        identity=arrival.identity,
+                    )
                 else:
                     other.keep_until = max(other.keep_until, arrival.keep_until)
 
     async def _arriving(
-        self, arrival: Arrival, kind: Kind, upstream: str, repository: str, patient: bool
+        self, admission: Admission, arrival: Arrival, kind: Kind, upstream: str, repository: str, patient: bool
     ) -> ArrivingReader:
         """A reader of it, as soon as its size can be believed. A manifest is shown to nobody before it is proven."""
         media_type = None
         if kind == "manifest":
             await self._until(arrival, lambda: arrival.proven, patient)
             assert arrival.partial
-            media_type = await self._learn(arrival.partial, arrival.size, upstream, repository, arrival.digest)
+            media_type = await self._learn(
+                admission, arrival.partial, arrival.size, upstream, repository, arrival.digest
+            )
         else:
             self._prefetch(arrival)
             await self._until(arrival, lambda: arrival.proven or arrival.size_is_sure, patient)
@@ -225,7 +255,9 @@ class Library:
         except StoreError as error:
             raise _no_disk(error) from None
 
-    async def _learn(self, file: HasFileno, size: int, upstream: str, repository: str, digest: str) -> str:
+    async def _learn(
+        self, admission: Admission, file: HasFileno, size: int, upstream: str, repository: str, digest: str
+    ) -> str:
         """A manifest's bytes tell its type, and the sizes of what it refers to."""
         if size > MANIFEST_SIZE_MAX:
             raise NotAvailable("MANIFEST_UNKNOWN", f"{digest} is larger than a manifest may be")
@@ -234,31 +266,8 @@ class Library:
         if media_type is None:
             raise NotAvailable("MANIFEST_UNKNOWN", f"{digest} is not a manifest")
         self._catalogue.learn_manifest(upstream, repository, digest, body)
+        self._access.learn(admission, held_with(body))
         return media_type
-
-    # -- who may have it --------------------------------------------------------------------------------------------
-
-    async def may_share(self, registry: Registry, repository: str) -> bool:
-        """Whether what this node gets from a repository may be handed to others. UpstreamError if it can't be told.
-
-        Only credentials make a node see what is private: without them upstream itself refuses.
-        """
-        if self._share_private or not registry.has_credentials:
-            return True
-        return not await registry.is_private(repository)
-
-    async def _entitled(self, upstream: str, repository: str) -> Registry:
-        try:
-            registry = self._upstreams.get(upstream)
-        except UnknownUpstream as error:
-            raise NotAvailable("NAME_UNKNOWN", str(error)) from None
-        try:
-            allowed = await self.may_share(registry, repository)
-        except UpstreamError as error:
-            raise Refused("DENIED", f"{upstream}/{repository}: whether it is private can't be told: {error}") from None
-        if not allowed:
-            raise Refused("DENIED", f"{upstream}/{repository} is private, and share_private is off")
-        return registry
 
 
 async def _read(file: HasFileno, size: int, digest: str) -> bytes:

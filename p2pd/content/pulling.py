@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import trio
@@ -118,7 +118,6 @@ class Puller:
         self._nursery = nursery
         self._pulls: dict[bytes, Pulling] = {}
         self._threads = trio.CapacityLimiter(THREADS_MAX)
-        self.may_share: Callable[[Registry, str], Awaitable[bool]] = _always
 
     def commands(self) -> dict[type, Callable]:
         return {cmd.Pull: self._start, cmd.Allow: self._allow, cmd.StopPull: self._stop}
@@ -171,17 +170,18 @@ class Puller:
                 reason, retry_s = await self._outcome(pulling)
         finally:
             pulling.ended.set()
-            if self._pulls.get(digest) is pulling:
+            is_last = self._pulls.get(digest) is pulling
+            if is_last:
                 del self._pulls[digest]
-                self._engine.post(ev.PullEnded(digest, reason, retry_s))
+        # Not in `finally`: when the node stops, the core would begin the next pull at once, to be stopped in its turn.
+        if is_last:
+            self._engine.post(ev.PullEnded(digest, reason, retry_s))
 
     async def _outcome(self, pulling: Pulling) -> tuple[str, int]:
         """Pull; how it ended, and for how many seconds upstream wants no more."""
         arrival = pulling.arrival
         try:
             registry = self._upstreams.get(arrival.upstream)
-            if not await self.may_share(registry, arrival.repository):
-                return "denied", 0
             await self._persist(registry, pulling)
         except UpstreamError as error:
             log.warning("%s: upstream: %s", arrival.digest, error)
@@ -218,7 +218,8 @@ class Puller:
             stop = pulling.end * arrival.piece_size
         if arrival.size >= 0:
             await self._allowed(pulling, pulling.first)
-        async with registry.open(arrival.kind, arrival.repository, arrival.digest, start, stop) as stream:
+        identity = arrival.identity
+        async with registry.open(arrival.kind, arrival.repository, arrival.digest, start, stop, identity) as stream:
             size = stream.opened.size
             await self._arrivals.set_size(arrival, size, True)
             await trio.lowlevel.checkpoint()  # what was wrong about its size or its file has stopped this pull by now
@@ -342,7 +343,3 @@ def _reason_of(error: UpstreamError) -> tuple[str, int]:
         case Unreachable():
             return "unreachable", 0
     return "bad-answer", 0
-
-
-async def _always(registry: Registry, repository: str) -> bool:
-    return True

@@ -4,6 +4,9 @@
 2. Only where the operator says so (`tags = "fleet"`), or while upstream is down or asks everybody to wait: another
    member's signed statement of what upstream told it, while it is young. Logged as what it is.
 
+Upstream is asked as it would be by anybody (`as_node`: with this node's credentials): a statement of a member then
+says, too, that the repository is public. A digest is looked at in the same way: whether a public repository has it.
+
 A tag is a decision of trust: whoever says which digest it has decides what runs. So a statement is of the member that
 asked upstream itself, is signed by its key, and is heard from that member alone, never from a third.
 
@@ -21,7 +24,7 @@ from typing import Literal
 
 import trio
 
-from p2pd.oci import MANIFEST_SIZE_MAX, Descriptor
+from p2pd.oci import DIGEST, MANIFEST_SIZE_MAX, Descriptor
 from p2pd.swarm.messages import GetTag, Message, TagIs
 from p2pd.swarm.voucher import Sign, Verify, node_id, tag_bytes
 from p2pd.upstream import BadAnswer, RateLimited, Unreachable, UpstreamError, Upstreams
@@ -31,6 +34,7 @@ log = logging.getLogger(__name__)
 
 LIFETIME_S = 5.0  # a rollout's pods start within seconds of one another; an operator who retags waits no longer
 STATEMENT_LIFETIME_S = 3600.0  # how old another member's word may be: an outage's length, not a tag's
+DIGEST_STATEMENT_LIFETIME_S = 86400.0  # ... of a digest: it never changes, but its repository may be made private
 CLOCKS_APART_S = 60.0  # a statement from the future beyond this is nobody's honest clock
 ANSWER_WAIT_S = 2.0  # for the neighbours' statements
 GATHER_S = 0.1  # after the first of them: the others answer in the same moment, and the youngest word wins
@@ -63,6 +67,7 @@ class Tags:
         upstreams: Upstreams,
         mode: Literal["node", "fleet"] = "node",
         *,
+        as_node: bool = False,
         key: bytes = b"",
         sign: Sign | None = None,
         verify: Verify | None = None,
@@ -74,6 +79,7 @@ class Tags:
     ) -> None:
         self._upstreams = upstreams
         self._mode = mode
+        self._as_node = as_node
         self._key, self._sign, self._verify = key, sign, verify
         self._ask, self._answer, self._key_of = ask, answer, key_of
         self._clock, self._wall_clock = clock, wall_clock
@@ -88,7 +94,8 @@ class Tags:
         self._statements.clear()
 
     async def resolve(self, upstream: str, repository: str, tag: str) -> Resolved:
-        """What the tag points to; UpstreamError if neither upstream nor, where it is allowed, a member can say."""
+        """What the tag points to, or what a manifest's digest is; UpstreamError if neither upstream nor, where it is
+        allowed, a member can say."""
         key = (upstream, repository, tag)
         known = self._known.get(key)
         if known and known[0] > self._clock():
@@ -98,15 +105,21 @@ class Tags:
         return resolved
 
     async def _look(self, key: Key) -> Resolved:
-        if self._mode == "fleet":
+        upstream, repository, tag = key
+        members_first = self._mode == "fleet" and not DIGEST.fullmatch(tag)
+        if members_first:
             statement = await self._from_members(key)
             if statement:
                 return self._believe(key, statement, "tags = fleet")
-        upstream, repository, tag = key
+        registry = self._upstreams.get(upstream)
+        identity = None if self._as_node else registry.anonymous
         try:
-            descriptor = await self._upstreams.get(upstream).resolve(repository, tag)
+            if DIGEST.fullmatch(tag):
+                descriptor = await registry.head("manifest", repository, tag, identity)
+            else:
+                descriptor = await registry.resolve(repository, tag, identity)
         except (Unreachable, RateLimited, BadAnswer) as error:
-            statement = await self._from_members(key) if self._mode == "node" else None
+            statement = None if members_first else await self._from_members(key)
             if statement is None:
                 raise
             return self._believe(key, statement, str(error))
@@ -114,6 +127,8 @@ class Tags:
             self._statements.pop(key, None)
             raise
         self._state(key, descriptor)
+        if not DIGEST.fullmatch(tag):
+            self._state((upstream, repository, descriptor.digest), descriptor)
         return Resolved(descriptor, True)
 
     def heard(self, peer: int, message: Message) -> None:
@@ -158,11 +173,14 @@ class Tags:
         _put(self._statements, key, replace(statement, signature=self._sign(tag_bytes(statement))))
 
     def _is_young(self, s: TagIs) -> bool:
-        return -CLOCKS_APART_S <= self._wall_clock() - s.time <= STATEMENT_LIFETIME_S
+        lifetime = DIGEST_STATEMENT_LIFETIME_S if DIGEST.fullmatch(s.tag) else STATEMENT_LIFETIME_S
+        return -CLOCKS_APART_S <= self._wall_clock() - s.time <= lifetime
 
     def _is_good(self, s: TagIs) -> bool:
         assert self._verify
         is_manifest = 0 < s.size <= MANIFEST_SIZE_MAX
+        if DIGEST.fullmatch(s.tag) and bytes.fromhex(s.tag[7:]) != s.digest:
+            return False
         return is_manifest and self._is_young(s) and self._verify(s.key, s.signature, tag_bytes(s))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from p2pd.oci import Descriptor, Kind
@@ -26,6 +27,25 @@ class NotAvailable(Exception):
 
 class Refused(NotAvailable):
     """It could be had, but this client may not have it here (a private repository). A 404 as well."""
+
+
+class Challenged(NotAvailable):
+    """This client may have it if it shows who it is. A 401, on which clients without a secret go to their next host.
+
+    `scheme` is "basic" or "bearer"; `parameters` are the challenge's (RFC 9110, 11.6.1).
+    """
+
+    def __init__(self, message: str, scheme: str, parameters: Mapping[str, str]) -> None:
+        super().__init__("UNAUTHORIZED", message)
+        self.scheme = scheme
+        self.parameters = parameters
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """A client's Authorization header, as it came: a secret."""
+
+    header: str = field(repr=False)
 
 
 class Interrupted(Exception):
@@ -75,7 +95,8 @@ class PassedThrough(Protocol):
 
 
 class Library(Protocol):
-    """All that the node can serve. `upstream` and `repository` are in normal form (oci.normal_host, normal_repository).
+    """All that the node can serve. `upstream` and `repository` are in normal form (oci.normal_host, normal_repository);
+    `presented` is what the client shows to be let at what is private.
 
     Errors other than NotAvailable and Interrupted are the node's own bugs: the mirror lets them through.
     """
@@ -84,16 +105,27 @@ class Library(Protocol):
         """Whether the operator allows this upstream at all."""
         ...
 
-    async def resolve(self, upstream: str, repository: str, tag: str) -> Descriptor:
+    async def resolve(
+        self, upstream: str, repository: str, tag: str, *, presented: Presented | None = None
+    ) -> Descriptor:
         """What a tag names now. As `head`, a promise that `open` keeps. NotAvailable."""
         ...
 
-    async def head(self, kind: Kind, upstream: str, repository: str, digest: str) -> Descriptor:
+    async def head(
+        self, kind: Kind, upstream: str, repository: str, digest: str, *, presented: Presented | None = None
+    ) -> Descriptor:
         """What `open` would give. Never promises what `open` can't keep. NotAvailable."""
         ...
 
     def open(
-        self, kind: Kind, upstream: str, repository: str, digest: str, *, patient: bool
+        self,
+        kind: Kind,
+        upstream: str,
+        repository: str,
+        digest: str,
+        *,
+        patient: bool,
+        presented: Presented | None = None,
     ) -> AbstractAsyncContextManager[Reader]:
         """Entering raises NotAvailable. `patient`: this client has no other host to go to.
 
@@ -101,6 +133,8 @@ class Library(Protocol):
         """
         ...
 
-    async def passthrough(self, upstream: str, path_and_query: str) -> PassedThrough:
+    async def passthrough(
+        self, upstream: str, path_and_query: str, *, presented: Presented | None = None
+    ) -> PassedThrough:
         """Upstream's answer to GET /v2/<path_and_query>, e.g. "library/debian/tags/list?n=5". NotAvailable."""
         ...

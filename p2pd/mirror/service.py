@@ -1,9 +1,9 @@
 """From one request to one answer: which content, which range, which status, and what becomes of each failure.
 
 Not the framing (connection.py) and not the contents (the Library). Its statuses are chosen for what registry clients do
-with them: every failure before the first byte is 404, on which they go to their next host; 401 would ask them for
-credentials, 304 aborts a pull, 408 and 429 are retried at once and up to five times. After the first byte a failure
-is a FIN.
+with them: every failure before the first byte is 404, on which they go to their next host; but 401 asks them for
+credentials, where something is private. 304 aborts a pull, 408 and 429 are retried at once and up to five times. After
+the first byte a failure is a FIN.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import trio
 
 from p2pd import oci
 from p2pd.filesend import CALL_MAX, SourceFailed, warm
+from p2pd.mirror.auth import challenge_header, presented
 from p2pd.mirror.connection import Connection, Headers, Request
-from p2pd.mirror.library import Interrupted, Library, NotAvailable, Reader
+from p2pd.mirror.library import Challenged, Interrupted, Library, NotAvailable, Reader
 from p2pd.mirror.ranges import Span, Unsatisfiable, select_span
 from p2pd.mirror.settings import HEADER_WAIT_SLACK, MirrorSettings
 from p2pd.mirror.targets import BadTarget, Target, is_loopback, parse_target, split_authority
@@ -82,6 +83,9 @@ class Service:
                 return f"cut off after {connection.sent} bytes: {error}"
             code = error.code if isinstance(error, NotAvailable) else target.unknown_code
             failure = NotAvailable(code, str(error))
+            if isinstance(error, Challenged) and (header := challenge_header(error)) is not None:
+                fields = [("WWW-Authenticate", header), *_namespace(target)]
+                answer = error_answer(401, error.code, error.message, fields)
         answer = answer or error_answer(404, failure.code, failure.message, _namespace(target))
         return await self._send(connection, answer)
 
@@ -107,13 +111,15 @@ class Service:
         if target.form == "ping":
             return Answer(200, [("Content-Type", "application/json")], b"{}")
         if target.form in ("tags", "referrers"):
-            return await self._relay(target)
+            return await self._relay(target, request)
         kind: oci.Kind = "manifest" if target.form == "manifest" else "blob"
+        shown_by_client = presented(request)
+        where = (target.upstream, target.repository)
         descriptor: oci.Descriptor | None = None
         if target.is_tag:
-            descriptor = await self._library.resolve(target.upstream, target.repository, target.reference)
+            descriptor = await self._library.resolve(*where, target.reference, presented=shown_by_client)
         elif request.method == "HEAD":
-            descriptor = await self._library.head(kind, target.upstream, target.repository, target.reference)
+            descriptor = await self._library.head(kind, *where, target.reference, presented=shown_by_client)
         if request.method == "HEAD" and descriptor is not None:
             await trio.lowlevel.checkpoint_if_cancelled()
             scope.deadline = inf
@@ -123,7 +129,7 @@ class Service:
             return None
         digest = descriptor.digest if descriptor else target.reference
         async with self._library.open(
-            kind, target.upstream, target.repository, digest, patient=target.patient
+            kind, *where, digest, patient=target.patient, presented=shown_by_client
         ) as reader:
             media_type = reader.media_type or (descriptor.media_type if descriptor else "")
             shown = oci.Descriptor(digest, reader.size, media_type)
@@ -163,11 +169,11 @@ class Service:
         await connection.end()
         return None
 
-    async def _relay(self, target: Target) -> Answer:
+    async def _relay(self, target: Target, request: Request) -> Answer:
         """tags/list and referrers, as upstream answers them."""
         last = "tags/list" if target.form == "tags" else f"referrers/{target.reference}"
         path = f"{target.repository}/{last}" + (f"?{target.query}" if target.query else "")
-        relayed = await self._library.passthrough(target.upstream, path)
+        relayed = await self._library.passthrough(target.upstream, path, presented=presented(request))
         if relayed.status not in _RELAYED_STATUSES:
             raise NotAvailable(target.unknown_code, f"{target.upstream} answered {relayed.status}")
         headers = _namespace(target) + _relayed_headers(target, relayed.headers)

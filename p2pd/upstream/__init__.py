@@ -4,7 +4,8 @@ Not a cache, and not a judge of bytes: whoever receives them hashes them. httpx 
 nowhere else. May know p2pd.oci; never the mirror, the swarm, the store or the peers.
 """
 
-from p2pd.upstream.config import WELL_KNOWN, UpstreamConfig
+from p2pd.upstream.auth import Identity
+from p2pd.upstream.config import WELL_KNOWN, NodeCredentials, UpstreamConfig
 from p2pd.upstream.errors import (
     BadAnswer,
     Denied,
@@ -14,6 +15,7 @@ from p2pd.upstream.errors import (
     Unreachable,
     UpstreamError,
 )
+from p2pd.upstream.presented import parse_authorization
 from p2pd.upstream.registry import Registry, Response
 from p2pd.upstream.stream import BlobStream, Opened
 from p2pd.upstream.upstreams import Upstreams
@@ -23,6 +25,8 @@ __all__ = [
     "BadAnswer",
     "BlobStream",
     "Denied",
+    "Identity",
+    "NodeCredentials",
     "NotFound",
     "Opened",
     "RateLimited",
@@ -33,4 +37,5 @@ __all__ = [
     "UpstreamConfig",
     "UpstreamError",
     "Upstreams",
+    "parse_authorization",
 ]

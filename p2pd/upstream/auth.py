@@ -30,6 +30,7 @@ TOKEN_LIFETIME_MAX_S = 86400.0
 TOKEN_REFRESH_SHARE = 0.8  # of its lifetime: after that a new one is fetched, the old one serves if that fails
 TOKEN_LENGTH_MAX = 16384  # characters; fits into a header that servers take
 TOKENS_MAX = 1024  # scopes, so in effect repositories, remembered
+CLIENT_TOKENS_MAX = 16  # ... for somebody else than this node: there may be hundreds, and a pull needs one
 CLIENT_ID = "p2pd"
 
 _TOKEN = re.compile(r"[\x21-\x7e]+")  # what may stand in a header after "Bearer "
@@ -38,14 +39,53 @@ _TOKEN = re.compile(r"[\x21-\x7e]+")  # what may stand in a header after "Bearer
 class Source(Protocol):
     """Where credentials come from."""
 
-    async def current(self) -> Credentials | None: ...
+    async def current(self, repository: str) -> Credentials | None: ...
 
 
 class Nobody:
     """The source of anonymous requests."""
 
-    async def current(self) -> Credentials | None:
+    async def current(self, repository: str) -> Credentials | None:
         """None."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """The source of one password: a client's."""
+
+    password: Password = field(repr=False)
+
+    async def current(self, repository: str) -> Credentials | None:
+        """It."""
+        return self.password
+
+
+class Identity(Protocol):
+    """As whom a registry is asked."""
+
+    @property
+    def hint(self) -> str: ...
+
+    async def authorization(self, repository: str) -> str | None: ...
+
+    async def answer(self, challenges: Sequence[Challenge], repository: str, refused: str | None) -> str | None: ...
+
+
+class GivenToken:
+    """Somebody who came with a token, and with nothing to get another one."""
+
+    hint = ""
+
+    def __init__(self, token: str) -> None:
+        self._header = f"Bearer {token}"
+
+    async def authorization(self, repository: str) -> str | None:
+        """The token."""
+        return self._header
+
+    async def answer(self, challenges: Sequence[Challenge], repository: str, refused: str | None) -> str | None:
+        """Nothing else to try."""
         return None
 
 
@@ -69,15 +109,23 @@ class _Token:
 class Authenticator:
     """Knows how one registry wants to be asked, as one identity. Learns it from the first 401."""
 
-    def __init__(self, config: UpstreamConfig, source: Source, send: Send, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        config: UpstreamConfig,
+        source: Source,
+        send: Send,
+        clock: Callable[[], float],
+        tokens_max: int = TOKENS_MAX,
+    ) -> None:
         self._config = config
         self._source = source
         self._send = send
         self._clock = clock
         self._learned: _Service | str | None = None  # a token service, or "basic"
-        self._scopes: Cache[str, str] = Cache(TOKENS_MAX, clock)  # repository -> the scope its challenge asked for
-        self._tokens: Cache[tuple[_Service, str], _Token] = Cache(TOKENS_MAX, clock)
-        self._flights: Flights[tuple[_Service, str], _Token] = Flights()
+        self._scopes: Cache[str, str] = Cache(tokens_max, clock)  # repository -> the scope its challenge asked for
+        # By repository, too: credentials may be of one repository, and a registry may have one scope for all of them.
+        self._tokens: Cache[tuple[_Service, str, str], _Token] = Cache(tokens_max, clock)
+        self._flights: Flights[tuple[_Service, str, str], _Token] = Flights()
         self._withheld_from: str | None = None
 
     @property
@@ -88,13 +136,33 @@ class Authenticator:
         host = self._withheld_from
         return f"; the credentials were not shown to the token service at {host}: list it in realm_hosts if it is right"
 
+    def challenge(self, repository: str) -> Challenge | None:
+        """How the registry wants to be asked for this repository, as far as that was learned."""
+        if self._learned == "basic":
+            return Challenge("basic", {"realm": self._config.host})
+        if not isinstance(self._learned, _Service):
+            return None
+        service = {"service": self._learned.service} if self._learned.service else {}
+        return Challenge("bearer", {"realm": self._learned.realm, **service, "scope": self._scope(repository)})
+
     async def authorization(self, repository: str) -> str | None:
         """The header to send at once, from what was learned before; None while nothing was."""
         if self._learned == "basic":
-            return await self._basic()
+            return await self._basic(repository)
         if isinstance(self._learned, _Service):
-            return f"Bearer {await self._token(self._learned, self._scope(repository))}"
+            return f"Bearer {await self._token(self._learned, repository)}"
         return None
+
+    def learn(self, challenges: Sequence[Challenge], repository: str) -> None:
+        """Take in how the registry wants to be asked. BadAnswer if it names a token service that may not be asked."""
+        service = self._service(challenges)
+        if service is not None:
+            self._learned = service
+            for challenge in challenges:
+                if challenge.scheme == "bearer" and challenge.parameters.get("scope"):
+                    self._scopes.put(repository, challenge.parameters["scope"])
+        elif any(challenge.scheme == "basic" for challenge in challenges):
+            self._learned = "basic"
 
     async def answer(self, challenges: Sequence[Challenge], repository: str, refused: str | None) -> str | None:
         """The header to try after a 401. None if there is nothing (else) to try.
@@ -103,20 +171,16 @@ class Authenticator:
         """
         service = self._service(challenges)
         if service is not None:
-            scope = self._scope(repository)
-            token = self._tokens.get((service, scope))
+            key = (service, self._scope(repository), repository)
+            token = self._tokens.get(key)
             if token is not None and refused == f"Bearer {token.value}":
-                self._tokens.drop((service, scope))
-            self._learned = service
-            for challenge in challenges:
-                if challenge.scheme == "bearer" and challenge.parameters.get("scope"):
-                    self._scopes.put(repository, challenge.parameters["scope"])
-            header: str | None = f"Bearer {await self._token(service, self._scope(repository))}"
+                self._tokens.drop(key)
+        self.learn(challenges, repository)
+        header: str | None = None
+        if service is not None:
+            header = f"Bearer {await self._token(service, repository)}"
         elif any(challenge.scheme == "basic" for challenge in challenges):
-            self._learned = "basic"
-            header = await self._basic()
-        else:
-            header = None
+            header = await self._basic(repository)
         return None if header == refused else header
 
     def _service(self, challenges: Sequence[Challenge]) -> _Service | None:
@@ -137,24 +201,25 @@ class Authenticator:
     def _scope(self, repository: str) -> str:
         return self._scopes.get(repository) or f"repository:{repository}:pull"
 
-    async def _basic(self) -> str | None:
-        credentials = await self._source.current()
+    async def _basic(self, repository: str) -> str | None:
+        credentials = await self._source.current(repository)
         return credentials.basic() if isinstance(credentials, Password) else None
 
-    async def _token(self, service: _Service, scope: str) -> str:
-        key = (service, scope)
+    async def _token(self, service: _Service, repository: str) -> str:
+        scope = self._scope(repository)
+        key = (service, scope, repository)
         token = self._tokens.get(key)
         if token is not None and self._clock() < token.refresh_at:
             return token.value
         try:
-            return (await self._flights.run(key, lambda: self._fetch(service, scope))).value
+            return (await self._flights.run(key, lambda: self._fetch(service, scope, repository))).value
         except (BadAnswer, RateLimited, Unreachable):
             if token is not None and self._clock() < token.expires_at:
                 return token.value
             raise
 
-    async def _fetch(self, service: _Service, scope: str) -> _Token:
-        credentials = await self._source.current()
+    async def _fetch(self, service: _Service, scope: str, repository: str) -> _Token:
+        credentials = await self._source.current(repository)
         if credentials is not None and not may_see_credentials(self._config, service.realm):
             self._withheld_from = origin(service.realm).host
             log.warning("%s%s", self._config.host, self.hint)
@@ -170,7 +235,7 @@ class Authenticator:
             raise BadAnswer(f"{what} answered {status}")
         value, lifetime = parse_token(body, what)
         token = _Token(value, asked_at + lifetime * TOKEN_REFRESH_SHARE, asked_at + lifetime)
-        self._tokens.put((service, scope), token, token.expires_at - self._clock())
+        self._tokens.put((service, scope, repository), token, token.expires_at - self._clock())
         return token
 
     async def _ask(self, service: _Service, scope: str, credentials: Credentials | None) -> tuple[int, bytes]:

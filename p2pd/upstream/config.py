@@ -19,6 +19,20 @@ DEFAULT_URLS: Mapping[str, str] = MappingProxyType({oci.DOCKER_HUB: "https://reg
 
 
 @dataclass(frozen=True, slots=True)
+class NodeCredentials:
+    """Where this node's credentials are, for all registries that have none of their own. Looked through in this order.
+
+    `well_known`: also where docker, podman and systemd would have them for this user. `kubelet_config` is a
+    CredentialProviderConfig, `kubelet_plugins` the directory of its programs; both or neither.
+    """
+
+    files: tuple[Path, ...] = ()
+    well_known: bool = False
+    kubelet_config: Path | None = None
+    kubelet_plugins: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class UpstreamConfig:
     """One registry. ValueError for values that can't work; its text says which, and what would.
 
@@ -30,7 +44,7 @@ class UpstreamConfig:
     url: str = ""
     username: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
-    docker_config: Path | None = None  # a docker config.json; `username` and `password` go before it
+    docker_config: Path | None = None  # or a containers auth.json; `username` and `password` go before it
     ca: Path | None = None  # PEM, trusted besides the system's
     client_certificate: Path | None = None  # PEM with the certificate and its key
     proxy: str | None = field(default=None, repr=False)  # http(s)://...; None: as the environment says; "": none

@@ -18,22 +18,22 @@ import trio
 from p2pd import oci
 from p2pd.oci import Descriptor, Kind
 from p2pd.ratelimit import RateLimit
-from p2pd.upstream.auth import Authenticator, Nobody
-from p2pd.upstream.challenges import parse_challenges
+from p2pd.upstream.auth import CLIENT_TOKENS_MAX, Authenticator, Fixed, GivenToken, Identity, Nobody
+from p2pd.upstream.challenges import Challenge, parse_challenges
 from p2pd.upstream.config import UpstreamConfig
-from p2pd.upstream.credentials import CredentialSource
+from p2pd.upstream.credentials import Password
 from p2pd.upstream.errors import BadAnswer, Denied, NotFound, Unreachable
 from p2pd.upstream.exchange import Exchange, OnRateLimit, OnRequest
-from p2pd.upstream.flights import Cache, Flights
+from p2pd.upstream.flights import Flights
 from p2pd.upstream.headers import parse_content_range, parse_length, plain_media_type
+from p2pd.upstream.realms import may_see_credentials
+from p2pd.upstream.sources import CredentialSource, Places
 from p2pd.upstream.stream import BlobStream, Opened
 from p2pd.upstream.transport import Answer, Transport
 from p2pd.upstream.urls import is_private_address, origin
 
 HEADER_PHASE_S = 15.0  # tokens, redirects and retries included: the mirror has to answer its client within 20 s
 TOKEN_ANSWER_MAX = 65536  # bytes
-PRIVATE_LIFETIME_S = 300.0  # how long an answer to "is it private" is believed
-PRIVATE_MAX = 4096  # repositories remembered, about 200 bytes each
 
 _PASSTHROUGH = re.compile(rf"({oci.NAME.pattern})/(tags/list|referrers/{oci.DIGEST.pattern})(\?.*)?", re.DOTALL)
 
@@ -56,6 +56,7 @@ class Registry:
     def __init__(
         self,
         config: UpstreamConfig,
+        places: Places,
         *,
         on_request: OnRequest,
         on_rate_limit: OnRateLimit | None = None,
@@ -64,25 +65,33 @@ class Registry:
     ) -> None:
         """ValueError if a file that `config` names can't be used. The callbacks are explained at Upstreams."""
         self.name = config.host
+        self._config = config
+        self._clock = clock
         self._base = f"{config.url}/v2"
         self._transport = Transport(config, private_address)
         self._exchange = Exchange(config, self._transport, on_request, on_rate_limit, clock)
         self._limit = RateLimit(config.download_limit, clock)
-        source = CredentialSource(config, clock)
+        source = CredentialSource(config, places)
         self._has_credentials = source.configured
         self._has_certificate = config.client_certificate is not None
         self._anonymous = Authenticator(config, Nobody(), self._send_for_token, clock)
         self._ours = (
             Authenticator(config, source, self._send_for_token, clock) if source.configured else self._anonymous
         )
-        self._resolving: Flights[tuple[str, str], Descriptor] = Flights()
-        self._heading: Flights[tuple[str, str, str], Descriptor] = Flights()
-        self._probing: Flights[str, bool] = Flights()
-        self._private: Cache[str, bool] = Cache(PRIVATE_MAX, clock)
-        self._seen: Cache[str, str] = Cache(PRIVATE_MAX, clock)  # repository -> a manifest that it let us have
+        self._looking: Flights[tuple[Identity, str, str, str], Descriptor] = Flights()
 
     def __repr__(self) -> str:
         return f"<Registry {self.name}>"
+
+    @property
+    def anonymous(self) -> Identity:
+        """Nobody: what the registry shows to everybody."""
+        return self._anonymous
+
+    @property
+    def has_certificate(self) -> bool:
+        """Whether it knows this node by a client certificate: then no request shows what somebody else may have."""
+        return self._has_certificate
 
     @property
     def has_credentials(self) -> bool:
@@ -102,23 +111,56 @@ class Registry:
         """Close the connections; streams that are open end with an error."""
         await self._transport.aclose()
 
-    async def resolve(self, repository: str, tag: str) -> Descriptor:
+    def client(self, shown: Password | str) -> Identity:
+        """Somebody else than this node: with a password, or with a token (a str) of the registry's token service."""
+        if isinstance(shown, str):
+            return GivenToken(shown)
+        return Authenticator(self._config, Fixed(shown), self._send_for_token, self._clock, CLIENT_TOKENS_MAX)
+
+    async def challenge(self, repository: str) -> Challenge | None:
+        """How a client of this node's mirror is to be asked for credentials that this registry may see. None if it
+        asks for none, or if they would go to somebody else.
+
+        Bearer with the registry's own token service, so that a client shows its secret there and to nobody else; Basic
+        where the registry has that, and where only this node is told (by `ca`) whom to trust there.
+        """
+        if self._anonymous.challenge(repository) is None:
+            with _header_phase(f"{self.name}: ping"):
+                answer = await self._exchange.send("ping", f"{self.name}: ping", "GET", f"{self._base}/", {})
+                await answer.discard()
+            if answer.status == 401 and answer.origin == origin(self._base):
+                self._anonymous.learn(parse_challenges(answer.header_list("www-authenticate")), repository)
+        challenge = self._anonymous.challenge(repository)
+        if challenge is None or challenge.scheme == "basic":
+            return challenge
+        if not may_see_credentials(self._config, challenge.parameters["realm"]):
+            return None
+        return challenge if self._config.ca is None else Challenge("basic", {"realm": self.name})
+
+    async def resolve(self, repository: str, tag: str, identity: Identity | None = None) -> Descriptor:
         """What a tag points to now. One HEAD, which Docker Hub does not count as a pull; a GET only for a registry
         whose HEAD lacks digest, type or length. Calls for the same tag at the same time share one request."""
         oci.check_tag(tag)
-        return await self._resolving.run((repository, tag), lambda: self._look("tag", repository, tag))
+        return await self._shared_look("tag", repository, tag, identity)
 
-    async def head(self, kind: Kind, repository: str, digest: str) -> Descriptor:
+    async def head(self, kind: Kind, repository: str, digest: str, identity: Identity | None = None) -> Descriptor:
         """Size and type of a manifest or blob. BadAnswer if the registry says another digest than the one asked for."""
         oci.check_digest(digest)
-        key = (kind, repository, digest)
-        return await self._heading.run(key, lambda: self._look(kind, repository, digest))
+        return await self._shared_look(kind, repository, digest, identity)
 
     @asynccontextmanager
     async def open(
-        self, kind: Kind, repository: str, digest: str, start: int = 0, stop: int | None = None
+        self,
+        kind: Kind,
+        repository: str,
+        digest: str,
+        start: int = 0,
+        stop: int | None = None,
+        client: Identity | None = None,
     ) -> AsyncIterator[BlobStream]:
         """One request for the bytes from `start` to the end, or up to `stop` (exclusive).
+
+        As this node; or, where that is refused or it has no credentials, as the `client` that it is for.
 
         A registry that ignores the range has its first bytes discarded, and its stream goes on behind `stop`; one that
         can't serve it (416) is a BadAnswer.
@@ -126,20 +168,18 @@ class Registry:
         oci.check_digest(digest)
         path, what = self._path(kind, repository, digest), self._what("GET", kind, repository, digest)
         with _header_phase(what):
-            answer = await self._get(kind, what, repository, path, start, stop)
+            answer, identity = await self._get_for(client, kind, what, repository, path, start, stop)
             try:
-                opened = await self._check_open(answer, kind, what, repository, digest, start, stop)
+                opened = await self._check_open(answer, identity, kind, what, repository, digest, start, stop)
             except BaseException:
                 await answer.aclose()
                 raise
-        if kind == "manifest":
-            self._seen.put(repository, digest)
         async with answer:
             is_whole = answer.status == 200
             end = opened.size if is_whole or stop is None else min(stop, opened.size)
             yield BlobStream(answer, opened, start if is_whole else 0, end, self._limit, what)
 
-    async def passthrough(self, path_and_query: str) -> Response:
+    async def passthrough(self, path_and_query: str, identity: Identity | None = None) -> Response:
         """tags/list or referrers of a repository, e.g. "library/debian/tags/list?n=5"; other paths are NotFound.
 
         Answers of 4xx are handed on, but not 401, 403 and 429, which raise as everywhere.
@@ -151,9 +191,10 @@ class Registry:
         what = self._what("GET", match[2].partition("/")[0], match[1], "")
         with _header_phase(what):
             url = f"{self._base}/{match[1]}/{match[2]}{query}"
-            answer = await self._ask("passthrough", what, "GET", url, match[1], {"accept": "application/json, */*"})
+            headers = {"accept": "application/json, */*"}
+            answer = await self._ask("passthrough", what, "GET", url, match[1], headers, identity)
             async with answer:
-                self._check_refusal(answer, what, self._ours)
+                self._check_refusal(answer, what, identity)
                 self._check_coding(answer, what)
                 if answer.status >= 500 or answer.status < 200:
                     raise BadAnswer(f"{what}: answered {answer.status}")
@@ -161,21 +202,6 @@ class Registry:
         headers = {name: answer.header(name) for name in ("content-type", "oci-filters-applied")}
         headers["link"] = _own_link(answer.header("link"), url)
         return Response(answer.status, {name: value for name, value in headers.items() if value}, body)
-
-    async def is_private(self, repository: str) -> bool:
-        """True if the repository refuses anonymous access: 401 or 403 even with an anonymous token. Remembered for
-        minutes; an error of the network is not, and is raised.
-
-        A registry that knows us by a client certificate can't be asked without it: all that it has counts as private.
-        """
-        if self._has_certificate:
-            return True
-        known = self._private.get(repository)
-        if known is not None:
-            return known
-        private = await self._probing.run(repository, lambda: self._probe(repository))
-        self._private.put(repository, private, PRIVATE_LIFETIME_S)
-        return private
 
     # Requests
 
@@ -187,10 +213,10 @@ class Registry:
         url: str,
         repository: str,
         headers: Mapping[str, str],
-        identity: Authenticator | None = None,
+        identity: Identity | None = None,
     ) -> Answer:
         """One request with the token flow around it. The caller closes the answer and judges its status."""
-        identity = identity or self._ours
+        identity = identity or self._ours  # from here on; above, None means this node itself
         self._exchange.check_hold()
         header = await identity.authorization(repository)
         answer = await self._exchange.send(kind, what, method, url, headers, header)
@@ -211,21 +237,38 @@ class Registry:
         async with await self._exchange.send("token", what, method, url, headers, authorization, body) as answer:
             return answer.status, await answer.read(TOKEN_ANSWER_MAX)
 
+    async def _get_for(
+        self, client: Identity | None, kind: Kind, what: str, repository: str, path: str, start: int, stop: int | None
+    ) -> tuple[Answer, Identity]:
+        """The answer, and as whom it came."""
+        if client is None or self._has_credentials:
+            try:
+                return await self._get(kind, what, repository, path, start, stop), self._ours
+            except Denied:
+                if client is None:
+                    raise
+        return await self._get(kind, what, repository, path, start, stop, client), client
+
     async def _get(
-        self, kind: Kind, what: str, repository: str, path: str, start: int, stop: int | None = None
+        self,
+        kind: Kind,
+        what: str,
+        repository: str,
+        path: str,
+        start: int,
+        stop: int | None = None,
+        identity: Identity | None = None,
     ) -> Answer:
         headers = {"accept": oci.MANIFEST_ACCEPT if kind == "manifest" else "*/*"}
         if start or stop is not None:
             headers["range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
-        answer = await self._ask(kind, what, "GET", self._base + path, repository, headers)
-        return await self._checked(answer, what, {200, 206})
+        answer = await self._ask(kind, what, "GET", self._base + path, repository, headers, identity)
+        return await self._checked(answer, what, {200, 206}, identity)
 
-    async def _checked(
-        self, answer: Answer, what: str, allowed: set[int], identity: Authenticator | None = None
-    ) -> Answer:
+    async def _checked(self, answer: Answer, what: str, allowed: set[int], identity: Identity | None) -> Answer:
         """`answer`, if its status is an allowed one and its body comes as it is; else closed, and the error raised."""
         try:
-            self._check_refusal(answer, what, identity or self._ours)
+            self._check_refusal(answer, what, identity)
             if answer.status == 404:
                 raise NotFound(f"{what}: not there")
             if answer.status not in allowed:
@@ -236,8 +279,9 @@ class Registry:
             raise
         return answer
 
-    def _check_refusal(self, answer: Answer, what: str, identity: Authenticator) -> None:
+    def _check_refusal(self, answer: Answer, what: str, identity: Identity | None) -> None:
         if answer.status in (401, 403):
+            identity = identity or self._ours
             text = f"{what}: answered {answer.status} {self._as_whom(identity)}{identity.hint}"
             raise Denied(text, answer.status)
 
@@ -248,21 +292,23 @@ class Registry:
 
     # What the answers mean
 
-    async def _look(self, kind: str, repository: str, reference: str) -> Descriptor:
+    async def _shared_look(self, kind: str, repository: str, reference: str, identity: Identity | None) -> Descriptor:
+        key = (identity or self._ours, kind, repository, reference)
+        return await self._looking.run(key, lambda: self._look(kind, repository, reference, identity))
+
+    async def _look(self, kind: str, repository: str, reference: str, identity: Identity | None) -> Descriptor:
         """HEAD of a tag or digest; if that does not say enough, a GET."""
         path, what = self._path(kind, repository, reference), self._what("HEAD", kind, repository, reference)
         headers = {"accept": "*/*" if kind == "blob" else oci.MANIFEST_ACCEPT}
         with _header_phase(what):
-            answer = await self._ask(kind, what, "HEAD", self._base + path, repository, headers)
-            async with await self._checked(answer, what, {200, 405}):
+            answer = await self._ask(kind, what, "HEAD", self._base + path, repository, headers, identity)
+            async with await self._checked(answer, what, {200, 405}, identity):
                 await answer.discard()
             found = self._described(answer, kind, reference, what) if answer.status == 200 else None
             if found is None and kind == "blob":
-                found = await self._look_by_range(repository, reference)
+                found = await self._look_by_range(repository, reference, identity)
             elif found is None:
-                found = await self._look_by_body(repository, reference)
-        if kind != "blob":
-            self._seen.put(repository, reference)
+                found = await self._look_by_body(repository, reference, identity)
         return found
 
     def _described(self, answer: Answer, kind: str, reference: str, what: str) -> Descriptor | None:
@@ -283,10 +329,11 @@ class Registry:
             raise BadAnswer(f"{what}: a manifest of {size} bytes; at most {oci.MANIFEST_SIZE_MAX} are taken")
         return Descriptor(digest, size, media_type)
 
-    async def _look_by_body(self, repository: str, reference: str) -> Descriptor:
+    async def _look_by_body(self, repository: str, reference: str, identity: Identity | None) -> Descriptor:
         """For registries whose HEAD is poor: the manifest itself. Docker Hub would count this as a pull."""
         what = self._what("GET", "manifest", repository, reference)
-        answer = await self._get("manifest", what, repository, self._path("manifest", repository, reference), 0)
+        path = self._path("manifest", repository, reference)
+        answer = await self._get("manifest", what, repository, path, 0, None, identity)
         async with answer:
             body = await answer.read(oci.MANIFEST_SIZE_MAX)
         digest = "sha256:" + hashlib.sha256(body).hexdigest()
@@ -298,12 +345,13 @@ class Registry:
             raise BadAnswer(f"{what}: the body is not a manifest")
         return Descriptor(digest, len(body), plain_media_type(answer.header("content-type")) or media_type)
 
-    async def _look_by_range(self, repository: str, digest: str) -> Descriptor:
+    async def _look_by_range(self, repository: str, digest: str, identity: Identity | None) -> Descriptor:
         """For registries whose HEAD of a blob has no length: what one byte of it says of the whole."""
         what = self._what("GET", "blob", repository, digest)
         url = self._base + self._path("blob", repository, digest)
-        answer = await self._ask("blob", what, "GET", url, repository, {"accept": "*/*", "range": "bytes=0-0"})
-        async with await self._checked(answer, what, {200, 206}):
+        headers = {"accept": "*/*", "range": "bytes=0-0"}
+        answer = await self._ask("blob", what, "GET", url, repository, headers, identity)
+        async with await self._checked(answer, what, {200, 206}, identity):
             found = parse_content_range(answer.header("content-range")) if answer.status == 206 else None
             size = found[2] if found else parse_length(answer.header("content-length"))
             if size is None or (answer.status == 206) != (found is not None):
@@ -311,7 +359,15 @@ class Registry:
             return Descriptor(digest, size, plain_media_type(answer.header("content-type")) or oci.BLOB_TYPE)
 
     async def _check_open(
-        self, answer: Answer, kind: Kind, what: str, repository: str, digest: str, start: int, stop: int | None
+        self,
+        answer: Answer,
+        identity: Identity,
+        kind: Kind,
+        what: str,
+        repository: str,
+        digest: str,
+        start: int,
+        stop: int | None,
     ) -> Opened:
         _check_digest_header(answer.header("docker-content-digest"), digest, what)
         length, media_type = (
@@ -330,37 +386,10 @@ class Registry:
             return Opened(given[2], start, media_type)
         if length is None:
             # A chunked body does not say how long the blob is, so its end could not be told from a cut.
-            length = (await self.head(kind, repository, digest)).size
+            length = (await self.head(kind, repository, digest, identity)).size
         if start > length or (start == length and start):
             raise BadAnswer(f"{what}: has {length} bytes, none from byte {start} on")
         return Opened(length, start, media_type)
-
-    async def _probe(self, repository: str) -> bool:
-        """Ask without credentials for what credentials, or nothing, let us have before; else for what most have."""
-        seen = self._seen.get(repository)
-        status = await self._anonymous_status("HEAD", f"/{repository}/manifests/{seen or 'latest'}", repository)
-        if status == 404 and seen is None:
-            status = await self._anonymous_status("GET", f"/{repository}/tags/list?n=1", repository)
-        if status == 404:
-            # Some registries say 404 for what they hide. Where we have credentials, that may be it.
-            return self._has_credentials
-        return status in (401, 403)
-
-    async def _anonymous_status(self, method: str, path: str, repository: str) -> int:
-        what = f"{self.name}: {method} of {repository} without credentials"
-        headers = {"accept": oci.MANIFEST_ACCEPT if method == "HEAD" else "application/json"}
-        with _header_phase(what):
-            try:
-                answer = await self._ask(
-                    "ping", what, method, self._base + path, repository, headers, identity=self._anonymous
-                )
-                async with await self._checked(answer, what, {200}, self._anonymous):
-                    await answer.discard()
-            except Denied as error:
-                return error.status
-            except NotFound:
-                return 404
-        return 200
 
     # Words
 
@@ -370,8 +399,10 @@ class Registry:
     def _what(self, method: str, kind: str, repository: str, reference: str) -> str:
         return f"{self.name}: {method} {kind} {repository} {reference}".rstrip()
 
-    def _as_whom(self, identity: Authenticator) -> str:
-        return "without credentials" if identity is self._anonymous else "with the credentials that are configured"
+    def _as_whom(self, identity: Identity) -> str:
+        if identity is self._anonymous:
+            return "without credentials"
+        return f"with the {'credentials that are configured' if identity is self._ours else 'credentials of a client'}"
 
 
 @contextmanager

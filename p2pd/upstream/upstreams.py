@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping
 import trio
 
 from p2pd import oci
-from p2pd.upstream.config import UpstreamConfig
+from p2pd.upstream.config import NodeCredentials, UpstreamConfig
 from p2pd.upstream.errors import UnknownUpstream
 from p2pd.upstream.exchange import OnRateLimit, OnRequest
 from p2pd.upstream.registry import Registry
+from p2pd.upstream.sources import Places
 from p2pd.upstream.transport import environment_proxy
 from p2pd.upstream.urls import is_private_address
 
@@ -28,19 +29,21 @@ class Upstreams:
     def __init__(
         self,
         configs: Mapping[str, UpstreamConfig],
+        credentials: NodeCredentials | None = None,
         *,
         on_request: OnRequest,
         on_rate_limit: OnRateLimit | None = None,
         private_address: Callable[[str], bool] = is_private_address,
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
-        """`configs`: by host; a key that begins with "*" stands for the hosts that end like it.
+        """`configs`: by host; a key that begins with "*" stands for the hosts that end like it. `credentials`: of this
+        node, for those that have none of their own.
 
         `on_request(registry, kind, code)` is called once for each HTTP request that was tried, redirects and tokens
         included; kind is "manifest", "blob", "tag", "token", "ping" or "passthrough"; code is None if no answer came.
         `on_rate_limit(registry, remaining)`: pulls that Docker Hub says are left.
 
-        ValueError if a file that a configuration names, or a proxy in the environment, can't be used.
+        ValueError if a file or program that a configuration names, or a proxy in the environment, can't be used.
         """
         self._exact = {oci.normal_host(host): config for host, config in configs.items() if not host.startswith("*")}
         self._patterns = [
@@ -48,6 +51,8 @@ class Upstreams:
             for host, config in configs.items()
             if host.startswith("*")
         ]
+        self._places = Places(credentials or NodeCredentials(), clock)
+        self._places.check([*configs.values()])
         self._on_request = on_request
         self._on_rate_limit = on_rate_limit
         self._private_address = private_address
@@ -75,6 +80,7 @@ class Upstreams:
         if registry is None:
             registry = self._registries[config.host] = Registry(
                 config,
+                self._places,
                 on_request=self._on_request,
                 on_rate_limit=self._on_rate_limit,
                 private_address=self._private_address,

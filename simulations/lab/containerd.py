@@ -22,13 +22,16 @@ PULL_TIMEOUT_S = 120.0
 
 # Whatever a pull into the native snapshotter does not need, so that a start takes a tenth of a second.
 _DISABLED = (
-    "io.containerd.grpc.v1.cri",
     "io.containerd.internal.v1.restart",
     "io.containerd.monitor.v1.cgroups",
+    *(f"io.containerd.snapshotter.v1.{kind}" for kind in ("aufs", "btrfs", "devmapper", "overlayfs", "zfs")),
+)
+# ... and what only the CRI plugin needs.
+_FOR_CRI = (
+    "io.containerd.grpc.v1.cri",
     "io.containerd.runtime.v1.linux",
     "io.containerd.runtime.v2.task",
     "io.containerd.service.v1.tasks-service",
-    *(f"io.containerd.snapshotter.v1.{kind}" for kind in ("aufs", "btrfs", "devmapper", "overlayfs", "zfs")),
 )
 _CONFIG = """\
 version = 2
@@ -41,6 +44,12 @@ disabled_plugins = [{disabled}]
   address = "{socket}.ttrpc"
 [plugins."io.containerd.internal.v1.opt"]
   path = "{root}/opt"
+"""
+_CRI_CONFIG = """\
+[plugins."io.containerd.grpc.v1.cri".containerd]
+  snapshotter = "native"
+[plugins."io.containerd.grpc.v1.cri".registry]
+  config_path = "{hosts}"
 """
 
 
@@ -103,22 +112,32 @@ def write_hosts(directory: Path, registry: str, server: str, mirrors: Sequence[s
 
 
 class Containerd:
-    """A context manager; writes only under `directory`. `prefix` enters the namespace that `ctr` pulls in."""
+    """A context manager; writes only under `directory`. `prefix` enters the namespace that `ctr` pulls in.
 
-    def __init__(self, directory: Path, *, name: str = "containerd", prefix: Sequence[str] = ()) -> None:
+    With `cri_hosts`, the directory of a hosts.toml, it takes the kubelet's orders as well; of those, it pulls itself.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        name: str = "containerd",
+        prefix: Sequence[str] = (),
+        cri_hosts: Path | None = None,
+    ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.root, self._state = directory / "root", directory / "state"
         self.socket = directory / "c.sock"
         self._prefix = tuple(prefix)
         config = directory / "containerd.toml"
-        config.write_text(
-            _CONFIG.format(
-                root=self.root,
-                state=self._state,
-                socket=self.socket,
-                disabled=", ".join(f'"{plugin}"' for plugin in _DISABLED),
-            )
+        disabled = _DISABLED if cri_hosts else _DISABLED + _FOR_CRI
+        text = _CONFIG.format(
+            root=self.root,
+            state=self._state,
+            socket=self.socket,
+            disabled=", ".join(f'"{plugin}"' for plugin in disabled),
         )
+        config.write_text(text + (_CRI_CONFIG.format(hosts=cri_hosts) if cri_hosts else ""))
         self.process = Process(name, ["containerd", "--config", config], directory / "containerd.log")
 
     def __enter__(self) -> Containerd:

@@ -25,10 +25,19 @@ http: {{addr: "127.0.0.1:{port}"}}
 
 
 class Registry:
-    """A context manager; `address` is host:port, on loopback of `namespace` if one is given."""
+    """A context manager; `address` is host:port, on loopback of `namespace` if one is given.
+
+    `auth`: the part of its configuration of that name, as YAML; without it, everybody may all.
+    """
 
     def __init__(
-        self, directory: Path, storage: Path, *, namespace: str | None = None, prefix: Sequence[str] = ()
+        self,
+        directory: Path,
+        storage: Path,
+        *,
+        namespace: str | None = None,
+        prefix: Sequence[str] = (),
+        auth: str = "",
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         storage.mkdir(parents=True, exist_ok=True)
@@ -37,7 +46,7 @@ class Registry:
         self.storage = storage
         self._namespace = namespace
         config = directory / "registry.yml"
-        config.write_text(_CONFIG.format(storage=storage, port=self.port))
+        config.write_text(_CONFIG.format(storage=storage, port=self.port) + auth)
         self.process = Process(
             "registry", ["docker-registry", "serve", config], directory / "registry.log", prefix=prefix
         )
@@ -63,6 +72,6 @@ class Registry:
                 answer = http.client.HTTPResponse(connection)
                 answer.begin()
                 answer.close()
-                return answer.status == 200
+                return answer.status in (200, 401)
         except OSError:
             return False

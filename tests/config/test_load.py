@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from p2pd.config import Address, Config, ConfigError, env_name, load_config
 from p2pd.config.load import KINDS
-from p2pd.upstream.config import WELL_KNOWN
+from p2pd.upstream.config import WELL_KNOWN, NodeCredentials
 
 Load = Callable[..., Config]
 
@@ -59,7 +59,8 @@ default_upstream = "registry.example:5000"
 hold_back = "250ms"
 stream = "proven"
 header_wait = "10s"
-share_private = true
+share_private = false
+private = ["registry.example/secret/*"]
 [peers]
 listen = "[::]:1581"
 advertise = "10.0.0.7"
@@ -78,8 +79,14 @@ tags = "fleet"
 size_limit = "1GiB"
 [admin]
 listen = "10.0.0.7:1582"
+[credentials]
+files = ["auth.json", "/dev/null"]
+well_known = true
+kubelet_config = "providers.yaml"
+kubelet_plugins = "plugins"
 [upstreams."Registry.Example:5000"]
 url = "http://10.0.0.1:5000/"
+realm_hosts = ["Auth.Example"]
 download_limit = "none"
 [upstreams.ghcr.io]
 proxy = "http://proxy.example:3128"
@@ -87,11 +94,14 @@ proxy = "http://proxy.example:3128"
 
 
 def test_every_key(load: Load, tmp_path: Path):
+    for name in ("auth.json", "providers.yaml"):
+        (tmp_path / name).touch()
     config = load(EVERYTHING, CREDENTIALS_DIRECTORY="/run/credentials/p2pd")
     assert config.node.state_dir == tmp_path / "state"
     assert (config.node.name, config.node.zone) == ("rack1-node7", "rack1")
     assert (config.mirror.hold_back, config.mirror.header_wait) == (0.25, 10.0)
-    assert (config.mirror.stream, config.mirror.share_private) == ("proven", True)
+    assert (config.mirror.stream, config.mirror.share_private) == ("proven", False)
+    assert config.mirror.private[0].matches("registry.example", "secret/a/b")
     assert config.mirror.default_upstream == "registry.example:5000"
     assert (config.peers.listen, config.peers.advertise) == (Address("::", 1581), Address("10.0.0.7", 9581))
     assert (config.peers.upload_limit, config.peers.download_limit) == (100e6, 25e6)
@@ -100,7 +110,11 @@ def test_every_key(load: Load, tmp_path: Path):
     assert config.discovery.trackers == (Address("tracker1.example", 9590), Address("fd00::1", 1590))
     assert (config.discovery.mdns, config.discovery.tags) == (False, "fleet")
     assert config.store.size_limit == 1 << 30
+    assert config.credentials == NodeCredentials(
+        (tmp_path / "auth.json", Path("/dev/null")), True, tmp_path / "providers.yaml", tmp_path / "plugins"
+    )
     assert config.upstreams["registry.example:5000"].url == "http://10.0.0.1:5000"
+    assert config.upstreams["registry.example:5000"].realm_hosts == {"auth.example"}
     assert config.upstreams["ghcr.io"].url == WELL_KNOWN["ghcr.io"].url
     assert config.upstreams["ghcr.io"].proxy == "http://proxy.example:3128"
     assert set(config.upstreams) == {*WELL_KNOWN, "registry.example:5000"}
@@ -179,6 +193,17 @@ def test_docker_hub_has_one_name(load: Load):
         ('[mirror]\nstream = "fast"', 2, ["'fast'", '"vouched", "proven"']),
         ('[mirror]\nshare_private = "true"', 2, ["'true'", "true or false"]),
         ("mirror = {share_private = 1}", 1, ["mirror.share_private", "1"]),
+        ('[mirror]\nprivate = "r.example/x"', 2, ["'r.example/x'", "not a list"]),
+        ('[mirror]\nprivate = ["secret/*"]', 2, ["'secret/*'", "host/name", "registry.example/secret/*"]),
+        ('[mirror]\nprivate = ["r.example/a b"]', 2, ["'r.example/a b'", "not a pattern"]),
+        ('[mirror]\nprivate = ["r.example/*********"]', 2, ["more than 8 wildcards"]),
+        ('[mirror]\nprivate = ["r.example"]\nshare_private = true', 2, ["mirror.private", "contradicts", "remove one"]),
+        ('[credentials]\nfiles = ["/nowhere/auth.json"]', 2, ["'/nowhere/auth.json' can't be read", "No such file"]),
+        ('[credentials]\nfiles = "x"', 2, ["'x'", "not a list"]),
+        ('[credentials]\nkubelet_plugins = "/x"', 2, ["credentials.kubelet_config is missing"]),
+        ('[credentials]\nkubelet_config = "/dev/null"', 2, ["credentials.kubelet_plugins is missing"]),
+        ('[credentials]\nfiles = ["${CREDENTIALS_DIRECTORY}/x"]', 2, ["CREDENTIALS_DIRECTORY", "LoadCredential="]),
+        ('[upstreams.r]\nrealm_hosts = ["https://auth.example"]', 2, ["'https://auth.example'", "its name alone"]),
         ('[mirror]\ndefault_upstream = "r.example"', 2, ["'r.example'", '[upstreams."r.example"]', "docker.io"]),
         ('[mirror]\ndefault_upstream = "https://r"', 2, ["'https://r'"]),
         ('[peers]\nupload_limit = "5"', 2, ["'5'", "MB/s"]),

@@ -14,6 +14,7 @@ import trio
 import trio.testing
 
 from p2pd.admin.metrics import Metrics
+from p2pd.content.access import Access
 from p2pd.content.arrival import raw
 from p2pd.content.arrivals import Arrivals
 from p2pd.content.catalogue import Catalogue
@@ -24,6 +25,7 @@ from p2pd.content.readers import Patience
 from p2pd.content.tags import Tags
 from p2pd.engine import Engine
 from p2pd.fleet.keys import NodeKey, verify
+from p2pd.patterns import RepositoryPattern
 from p2pd.store import Store
 from p2pd.swarm import commands as cmd
 from p2pd.swarm.messages import Contact
@@ -93,7 +95,8 @@ class Maker:
 
     def __call__(
         self, registry: Registry | None = None, *, limit: int = STORE_LIMIT, share_private: bool = False,
-        patience: Patience = PATIENCE, prepare: Callable[[World], None] = lambda world: None,
+        private: tuple[RepositoryPattern, ...] = (), patience: Patience = PATIENCE,
+        prepare: Callable[[World], None] = lambda world: None,
     ) -> World:  # fmt: skip
         """A node on this test's disk; the one before must have been stopped. `prepare` runs before its tasks."""
         registry = registry or Registry()
@@ -106,17 +109,17 @@ class Maker:
         scope, token = trio.CancelScope(), trio.lowlevel.current_trio_token()
         arrivals = Arrivals(store, engine, metrics, self.nursery)
         puller = Puller(upstreams, arrivals, engine, metrics, self.nursery)  # type: ignore[arg-type]
-        tags, catalogue = Tags(upstreams), Catalogue()  # type: ignore[arg-type]
+        tags, catalogue = Tags(upstreams, as_node=share_private), Catalogue()  # type: ignore[arg-type]
+        access = Access(upstreams, tags, private=private, share_private=share_private)  # type: ignore[arg-type]
         library = Library(
-            store, upstreams, tags, arrivals, catalogue, engine, metrics, patience, Random(1),
-            share_private=share_private,
+            store, upstreams, tags, arrivals, catalogue, engine, metrics, patience, Random(1), access
         )  # type: ignore[arg-type]  # fmt: skip
         images = Images(library, arrivals, store)
         world = World(
             store, engine, metrics, registry, arrivals, puller, catalogue, library, images, scope
         )  # fmt: skip
         store.on_evict = lambda digest: token.run_sync_soon(arrivals.evicted, digest)
-        arrivals.can_pull, puller.may_share = puller.can_pull, library.may_share
+        arrivals.can_pull = puller.can_pull
         arrivals.on_hold = lambda upstream, seconds: upstreams.get(upstream).hold(seconds)
         nobody = dict.fromkeys(cmd.Command.__args__, world.sent.append)
         engine.carry_out(nobody | arrivals.commands() | puller.commands())

@@ -22,7 +22,9 @@ from p2pd.swarm.chain import INITIAL_STATE
 from p2pd.swarm.commands import Command
 from p2pd.swarm.events import Event
 from p2pd.swarm.pieces import Geometry
-from p2pd.upstream import BadAnswer, NotFound, Response, UnknownUpstream, Unreachable, UpstreamError
+from p2pd.upstream import BadAnswer, Denied, NotFound, Response, UnknownUpstream, Unreachable, UpstreamError
+from p2pd.upstream.challenges import Challenge
+from p2pd.upstream.credentials import Password
 from p2pd.upstream.stream import Opened
 
 HOST = "registry.example"
@@ -133,6 +135,13 @@ class Asked:
     stop: int | None
 
 
+@dataclass(frozen=True)
+class Client:
+    """Somebody that a registry may let in: by the password, or token, that is his name."""
+
+    name: str
+
+
 @dataclass
 class Registry:
     """One upstream, that does what its script says."""
@@ -148,8 +157,14 @@ class Registry:
     down: UpstreamError | None = None  # raised by all that is not `open`
     answers_after_s: float = 0.0
     has_credentials: bool = False
-    private: bool | UpstreamError = False
-    probed: list[str] = field(default_factory=list)
+    has_certificate: bool = False
+    private: set[str] = field(default_factory=set)  # repositories: of these, only for `lets_in`, and for this node if
+    # it has credentials
+    lets_in: dict[str, set[str]] = field(default_factory=dict)  # a client's password -> repositories
+    has: dict[str, set[str]] = field(default_factory=dict)  # repository -> digests; one that is not named has all
+    asks_for: Challenge | None = field(default=Challenge("basic", {"realm": HOST}))
+    anonymous: Client = field(default=Client("nobody"))
+    opened_as: list[Client | None] = field(default_factory=list)
     held_until: float = 0.0
     open_now: int = 0
 
@@ -164,41 +179,59 @@ class Registry:
         if self.down:
             raise self.down
 
-    async def resolve(self, repository: str, tag: str) -> Descriptor:
+    def client(self, shown: Password | str) -> Client:
+        return Client(shown if isinstance(shown, str) else shown.password)
+
+    async def challenge(self, repository: str) -> Challenge | None:
+        await self._wait()
+        return self.asks_for
+
+    def _check(self, repository: str, identity: Client | None, digest: str = "") -> None:
+        let_in = self.has_credentials if identity is None else repository in self.lets_in.get(identity.name, ())
+        if repository in self.private and not let_in:
+            raise Denied("not for you")
+        if digest and repository in self.has and digest not in self.has[repository]:
+            raise NotFound(f"no {digest} in {repository}")
+
+    async def resolve(self, repository: str, tag: str, identity: Client | None = None) -> Descriptor:
         self.resolved.append(f"{repository}:{tag}")
         await self._wait()
+        self._check(repository, identity)
         if tag not in self.tags:
             raise NotFound(f"no {tag}")
         return self.tags[tag]
 
-    async def head(self, kind: str, repository: str, digest: str) -> Descriptor:
+    async def head(self, kind: str, repository: str, digest: str, identity: Client | None = None) -> Descriptor:
         self.heads.append(digest)
         await self._wait()
+        self._check(repository, identity, digest)
         if digest not in self.sizes:
             raise NotFound(f"no {digest}")
         return Descriptor(digest, self.sizes[digest], "application/octet-stream")
 
-    async def passthrough(self, path_and_query: str) -> Response:
+    async def passthrough(self, path_and_query: str, identity: Client | None = None) -> Response:
         self.relayed.append(path_and_query)
         await self._wait()
+        self._check(path_and_query.rsplit("/", 2)[0], identity)
         return Response(200, {}, b"{}")
-
-    async def is_private(self, repository: str) -> bool:
-        self.probed.append(repository)
-        await trio.lowlevel.checkpoint()
-        if isinstance(self.private, UpstreamError):
-            raise self.private
-        return self.private
 
     def hold(self, seconds: float) -> None:
         self.held_until = trio.current_time() + seconds
 
     @asynccontextmanager
     async def open(
-        self, kind: str, repository: str, digest: str, start: int = 0, stop: int | None = None
+        self,
+        kind: str,
+        repository: str,
+        digest: str,
+        start: int = 0,
+        stop: int | None = None,
+        client: Client | None = None,
     ) -> AsyncIterator[Stream]:
+        self.opened_as.append(client)
         self.asked.append(Asked(kind, repository, digest, start, stop))
         await trio.sleep(self.answers_after_s)
+        self._check(repository, None if self.has_credentials else client, digest)
         bodies = self.bodies.get(digest)
         if not bodies:
             raise NotFound(f"no {digest}")

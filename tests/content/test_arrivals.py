@@ -592,3 +592,16 @@ async def test_an_unreachable_upstream(world: World) -> None:
     one = blob(PIECE)
     world.registry.bodies[one.digest] = [Body(error=Unreachable("no route"))]
     assert (await settled(want(world, one))).failure == "unreachable"
+
+
+async def test_a_pull_under_way_ends_with_the_node(make_world: Maker) -> None:
+    """Its end is no reason to begin the next one."""
+    one = blob(3 * PIECE)
+    async with trio.open_nursery() as nursery:
+        maker = Maker(nursery, make_world.root)
+        world = maker()
+        world.registry.serve(one, silent_at=PIECE)
+        want(world, one)
+        await until(lambda: world.registry.open_now == 1)
+        nursery.cancel_scope.cancel()
+    assert (world.registry.open_now, len(world.registry.asked)) == (0, 1)

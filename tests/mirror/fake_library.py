@@ -11,7 +11,7 @@ from pathlib import Path
 
 import trio
 
-from p2pd.mirror import NotAvailable
+from p2pd.mirror import Challenged, NotAvailable, Presented
 from p2pd.oci import Descriptor, Kind
 
 UPSTREAMS = frozenset({"docker.io", "registry.example:5000", "ghcr.io"})
@@ -85,6 +85,9 @@ class FakeLibrary:
         self.patient: list[bool] = []
         self.bug: Exception | None = None
         self.hangs = False
+        self.presented: list[Presented | None] = []
+        self.challenge: Challenged | None = None  # raised unless `password` is presented
+        self.password = ""
 
     def add(self, body: bytes, *, media_type: str | None = None, ready: int | None = None) -> FakeBlob:
         digest = "sha256:" + hashlib.sha256(body).hexdigest()
@@ -103,22 +106,36 @@ class FakeLibrary:
     def is_allowed(self, upstream: str) -> bool:
         return upstream in UPSTREAMS
 
-    async def resolve(self, upstream: str, repository: str, tag: str) -> Descriptor:
+    async def resolve(
+        self, upstream: str, repository: str, tag: str, *, presented: Presented | None = None
+    ) -> Descriptor:
+        self._ask_for(presented)
         await self._called("resolve", upstream, repository, tag)
         try:
             return self.tags[upstream, repository, tag]
         except KeyError:
             raise NotAvailable("MANIFEST_UNKNOWN", f"{repository}:{tag} is not known") from None
 
-    async def head(self, kind: Kind, upstream: str, repository: str, digest: str) -> Descriptor:
+    async def head(
+        self, kind: Kind, upstream: str, repository: str, digest: str, *, presented: Presented | None = None
+    ) -> Descriptor:
+        self._ask_for(presented)
         await self._called("head", kind, upstream, repository, digest)
         blob = self._find(kind, digest)
         return Descriptor(blob.digest, blob.size, blob.media_type or "")
 
     @asynccontextmanager
     async def open(
-        self, kind: Kind, upstream: str, repository: str, digest: str, *, patient: bool
+        self,
+        kind: Kind,
+        upstream: str,
+        repository: str,
+        digest: str,
+        *,
+        patient: bool,
+        presented: Presented | None = None,
     ) -> AsyncIterator[FakeReader]:
+        self._ask_for(presented)
         self.patient.append(patient)
         await self._called("open", kind, upstream, repository, digest)
         blob = self._find(kind, digest)
@@ -130,12 +147,20 @@ class FakeLibrary:
             blob.open_readers -= 1
             os.close(fd)
 
-    async def passthrough(self, upstream: str, path_and_query: str) -> FakeAnswer:
+    async def passthrough(
+        self, upstream: str, path_and_query: str, *, presented: Presented | None = None
+    ) -> FakeAnswer:
+        self._ask_for(presented)
         await self._called("passthrough", upstream, path_and_query)
         try:
             return self.relayed[path_and_query]
         except KeyError:
             raise NotAvailable("NAME_UNKNOWN", "upstream can't be reached") from None
+
+    def _ask_for(self, presented: Presented | None) -> None:
+        self.presented.append(presented)
+        if self.challenge is not None and (presented is None or presented.header != self.password):
+            raise self.challenge
 
     async def _called(self, *call: str) -> None:
         self.calls.append(call)

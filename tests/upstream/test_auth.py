@@ -7,17 +7,21 @@ import json
 import logging
 import traceback
 from collections.abc import Mapping
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import trio
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from p2pd.upstream import BadAnswer, Denied, RateLimited, Unreachable, UpstreamConfig
 from p2pd.upstream.auth import Authenticator, Nobody, parse_token
-from p2pd.upstream.challenges import parse_challenges
+from p2pd.upstream.challenges import Challenge, parse_challenges
 from p2pd.upstream.credentials import Credentials, IdentityToken, Password
 from tests.upstream.conftest import MANIFEST_TYPE, sha256, upstream
 from tests.upstream.scripted import Request, Script, answer, scripted
+from tests.upstream.token_service import self_signed
 
 BEARER = 'Bearer realm="https://auth.registry.example/token?a=b",service="the registry, yes"'
 DIGEST = sha256(b"x")
@@ -30,7 +34,7 @@ class Has:
     def __init__(self, credentials: Credentials) -> None:
         self.credentials = credentials
 
-    async def current(self) -> Credentials:
+    async def current(self, repository: str) -> Credentials:
         return self.credentials
 
 
@@ -294,66 +298,113 @@ async def test_a_refresh_token_is_not_carried_through_a_redirect(tmp_path) -> No
 # Private repositories
 
 
+# Clients, and how they are asked
+
+
+async def test_a_client_s_token_is_tried_as_it_is() -> None:
+    def script(request: Request) -> bytes:
+        if request.headers.get("authorization") == "Bearer given":
+            return FOUND
+        return answer(401, WWW_Authenticate='Bearer realm="http://127.0.0.1:9/token"')
+
+    async with scripted(script) as server:
+        upstreams, host, calls = upstream(server.url, username="alice", password="x")
+        registry = upstreams.get(host)
+        await registry.resolve("a/b", "v1", registry.client("given"))
+        with pytest.raises(Denied, match="with the credentials of a client"):
+            await registry.resolve("a/b", "v1", registry.client("other"))
+        assert [kind for kind, _ in calls.made] == ["tag", "tag"]
+        await upstreams.aclose()
+
+
+async def test_tasks_share_a_look_only_as_the_same_identity() -> None:
+    def script(request: Request) -> bytes:
+        known = request.headers.get("authorization") == Password("alice", "x").basic()
+        return FOUND if known else answer(401, WWW_Authenticate='Basic realm="r"')
+
+    async with scripted(script) as server:
+        upstreams, host, _ = upstream(server.url)
+        registry = upstreams.get(host)
+        results: list[str] = []
+
+        async def look(password: str) -> None:
+            try:
+                await registry.head("manifest", "a/b", DIGEST, registry.client(Password("alice", password)))
+                results.append("found")
+            except Denied:
+                results.append("denied")
+
+        async with trio.open_nursery() as nursery:
+            for password in ("x", "y", "x"):
+                nursery.start_soon(look, password)
+        assert sorted(results) == ["denied", "found", "found"]
+        await upstreams.aclose()
+
+
 @pytest.mark.parametrize(
-    ("anonymous", "credentials", "private"),
+    ("header", "values", "asked"),
     [
-        ({"HEAD": 200}, True, False),
-        ({"HEAD": 401}, True, True),
-        ({"HEAD": 403}, False, True),
-        ({"HEAD": 404, "GET": 200}, True, False),
-        ({"HEAD": 404, "GET": 401}, True, True),
-        ({"HEAD": 404, "GET": 404}, True, True),
-        ({"HEAD": 404, "GET": 404}, False, False),
+        ('Basic realm="their own words"', {}, ("basic", ["realm"])),
+        ('Bearer realm="{url}/token",service="s"', {}, ("bearer", ["realm", "service", "scope"])),
+        ('Bearer realm="http://elsewhere.example/token"', {}, None),
+        (
+            'Bearer realm="http://elsewhere.example/token"',
+            {"realm_hosts": frozenset({"elsewhere.example"})},
+            ("bearer", ["realm", "scope"]),
+        ),
+        ("Negotiate", {}, None),
+        (None, {}, None),
     ],
 )
-async def test_is_private(anonymous: dict[str, int], credentials: bool, private: bool) -> None:
-    def script(request: Request) -> bytes:
-        assert "authorization" not in request.headers
-        return answer(anonymous[request.method])
+async def test_the_challenge_for_clients(header: str | None, values: dict, asked: tuple | None) -> None:
+    """As the registry asks; but never for secrets that would go to another host."""
 
-    values = {"username": "alice", "password": "x"} if credentials else {}
-    now = 0.0
+    def script(request: Request) -> bytes:
+        assert request.target == "/v2/"
+        return answer(401, WWW_Authenticate=header.format(url=server.url)) if header else answer(200)
+
     async with scripted(script) as server:
-        upstreams, host, calls = upstream(server.url, clock=lambda: now, **values)
-        one = upstreams.get(host)
-        assert await one.is_private("a/b") is private
-        asked = len(calls.made)
-        assert {kind for kind, _ in calls.made} == {"ping"}
-        now = 299.0
-        assert await one.is_private("a/b") is private
-        assert len(calls.made) == asked
-        now = 301.0
-        assert await one.is_private("a/b") is private
-        assert len(calls.made) == 2 * asked
+        upstreams, host, _ = upstream(server.url, **values)
+        challenge = await upstreams.get(host).challenge("a/b")
+        assert (challenge and (challenge.scheme, list(challenge.parameters))) == asked
         await upstreams.aclose()
 
 
-@pytest.mark.parametrize(("status", "private"), [(401, True), (403, True), (404, True), (200, False)])
-async def test_is_private_asks_for_what_credentials_let_us_have(status: int, private: bool) -> None:
-    anonymous = 401
+async def test_clients_are_asked_for_a_password_where_only_this_node_knows_the_ca(tmp_path: Path) -> None:
+    """containerd knows it for the registry's own host at most, and could not ask the token service."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    (tmp_path / "ca.pem").write_bytes(self_signed(key).public_bytes(serialization.Encoding.PEM))
 
     def script(request: Request) -> bytes:
-        if "authorization" in request.headers:
-            return FOUND
-        assert request.target.endswith("/manifests/v7")
-        return answer(anonymous, WWW_Authenticate='Basic realm="x"')
+        return answer(401, WWW_Authenticate=f'Bearer realm="{server.url}/token"')
 
     async with scripted(script) as server:
-        upstreams, host, _ = upstream(server.url, username="alice", password="x")
-        one = upstreams.get(host)
-        await one.resolve("a/b", "v7")
-        anonymous = status
-        assert await one.is_private("a/b") is private
+        upstreams, host, _ = upstream(server.url, ca=tmp_path / "ca.pem")
+        assert await upstreams.get(host).challenge("a/b") == Challenge("basic", {"realm": host})
         await upstreams.aclose()
 
 
-async def test_is_private_does_not_guess() -> None:
-    async with scripted(lambda request: answer(501)) as server:
-        upstreams, host, calls = upstream(server.url)
-        for _ in range(2):
-            with pytest.raises(BadAnswer):
-                await upstreams.get(host).is_private("a/b")
-        assert len(calls.made) == 2
+async def test_bytes_come_as_this_node_and_else_as_the_client() -> None:
+    ours, theirs = Password("node", "x").basic(), Password("alice", "y").basic()
+    allowed = {ours, theirs}
+
+    def script(request: Request) -> bytes:
+        if request.headers.get("authorization") in allowed:
+            return answer(200, b"abc")
+        return answer(401, WWW_Authenticate='Basic realm="r"')
+
+    async with scripted(script) as server:
+        upstreams, host, _ = upstream(server.url, username="node", password="x")
+        registry = upstreams.get(host)
+        client = registry.client(Password("alice", "y"))
+        for whom in (ours, theirs):
+            async with registry.open("blob", "a/b", DIGEST, client=client) as stream:
+                assert stream.opened.size == 3
+            assert server.seen[-1].headers["authorization"] == whom
+            allowed.discard(whom)
+        with pytest.raises(Denied):
+            async with registry.open("blob", "a/b", DIGEST, client=client):
+                pass
         await upstreams.aclose()
 
 

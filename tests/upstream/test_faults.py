@@ -290,7 +290,7 @@ async def test_429_holds_the_registry_back() -> None:
             one.resolve("a/b", "v2"),
             one.head("blob", "a/b", DIGEST),
             one.passthrough("a/b/tags/list"),
-            one.is_private("a/b"),
+            one.resolve("a/b", "v3", one.anonymous),
             one.open("blob", "a/b", DIGEST).__aenter__(),
         ):
             with pytest.raises(RateLimited, match="held back for another 30 s"):

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from p2pd.oci import Descriptor
-from p2pd.upstream import BlobStream, Denied, NotFound, Upstreams
+from p2pd.upstream import BlobStream, Denied, NotFound, Registry, Upstreams
 from tests.upstream.conftest import MANIFEST_TYPE, RealRegistries, receive_some, upstream
 from tests.upstream.token_service import SERVICE
 
@@ -40,11 +40,19 @@ async def pull(upstreams: Upstreams, host: str, repository: str, real: RealRegis
         assert stream.received == len(real.blob)
 
 
+async def refuses_everybody(registry: Registry, repository: str) -> bool:
+    try:
+        await registry.resolve(repository, "v1", registry.anonymous)
+    except Denied:
+        return True
+    return False
+
+
 async def test_open(real: RealRegistries) -> None:
     upstreams, host, calls = upstream(f"http://{real.open}")
     await pull(upstreams, host, "public/image", real)
     assert calls.made == [("tag", 200), ("manifest", 200), ("blob", 200), ("blob", 200)]
-    assert not await upstreams.get(host).is_private("public/image")
+    assert not await refuses_everybody(upstreams.get(host), "public/image")
     await upstreams.aclose()
 
 
@@ -99,7 +107,7 @@ async def test_basic(real: RealRegistries) -> None:
     await pull(upstreams, host, "secret/image", real)
     # Only the first request has to be told.
     assert [code for _, code in calls.made] == [401, 200, 200, 200, 200]
-    assert await upstreams.get(host).is_private("secret/image")
+    assert await refuses_everybody(upstreams.get(host), "secret/image")
     await upstreams.aclose()
 
 
@@ -110,7 +118,7 @@ async def test_basic_refused(real: RealRegistries, values: dict[str, str]) -> No
         await upstreams.get(host).resolve("secret/image", "v1")
     assert caught.value.status == 401
     assert "wrong" not in str(caught.value)
-    assert await upstreams.get(host).is_private("secret/image")
+    assert await refuses_everybody(upstreams.get(host), "secret/image")
     await upstreams.aclose()
 
 
@@ -123,7 +131,7 @@ async def test_anonymous_token(real: RealRegistries) -> None:
     assert [(a.scopes, a.service, a.authorization) for a in real.service.asked] == [
         (["repository:public/image:pull"], SERVICE, None)
     ]
-    assert not await upstreams.get(host).is_private("public/image")
+    assert not await refuses_everybody(upstreams.get(host), "public/image")
     await upstreams.aclose()
 
 
@@ -132,8 +140,8 @@ async def test_anonymous_token_does_not_open_a_private_repository(real: RealRegi
     registry = upstreams.get(host)
     with pytest.raises(Denied, match="without credentials"):
         await registry.resolve("secret/image", "v1")
-    assert await registry.is_private("secret/image")
-    assert await registry.is_private("no/such")
+    assert await refuses_everybody(registry, "secret/image")
+    assert await refuses_everybody(registry, "no/such")
     await upstreams.aclose()
 
 
@@ -143,10 +151,10 @@ async def test_token_for_a_user(real: RealRegistries) -> None:
     await pull(upstreams, host, "secret/image", real)
     assert [asked.method for asked in real.service.asked] == ["GET"]
     registry = upstreams.get(host)
-    assert await registry.is_private("secret/image")
+    assert await refuses_everybody(registry, "secret/image")
     assert real.service.asked[-1].authorization is None
     await pull(upstreams, host, "public/image", real)
-    assert not await registry.is_private("public/image")
+    assert not await refuses_everybody(registry, "public/image")
     await upstreams.aclose()
 
 

@@ -20,7 +20,8 @@ from cryptography.x509.oid import NameOID
 
 SERVICE = "registry under test"
 ISSUER = "token service"
-USERS = {"alice": "s3cret, with a comma"}
+USERS = {"alice": "s3cret, with a comma", "bob": "b0b's own"}
+BOBS = "bobs/"  # what bob may pull begins so
 REFRESH_TOKENS = {"refresh-me"}
 
 
@@ -34,13 +35,14 @@ class Asked:
 
 
 class TokenService:
-    """Serves in a thread. Anybody may pull "public/..."; users and refresh tokens may pull all."""
+    """Serves in a thread. Anybody may pull "public/..."; users (but bob) and refresh tokens may pull all."""
 
     def __init__(self) -> None:
         self.asked: list[Asked] = []
+        self.issued: list[str] = []
         self.expires_in: int | None = 300
         self.key = ec.generate_private_key(ec.SECP256R1())
-        self.certificate = _self_signed(self.key)
+        self.certificate = self_signed(self.key)
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self.server.daemon_threads = True
         self.realm = f"http://127.0.0.1:{self.server.server_address[1]}/token?account=p2pd"
@@ -57,21 +59,21 @@ class TokenService:
 
     def decide(self, asked: Asked) -> tuple[int, dict]:
         """Status and document: a refused scope is left out of the token, wrong credentials are a 401."""
-        if asked.method == "POST":
-            if asked.form.get("refresh_token", [""])[0] not in REFRESH_TOKENS:
-                return 401, {}
-            known = True
+        form = {name: values[0] for name, values in asked.form.items()}
+        user, password = "", ""
+        if asked.method == "POST" and form.get("grant_type") == "password":
+            user, password = form.get("username", ""), form.get("password", "")
         elif asked.authorization is not None:
             user, _, password = base64.b64decode(asked.authorization.removeprefix("Basic ")).decode().partition(":")
-            if USERS.get(user) != password:
-                return 401, {}
-            known = True
-        else:
-            known = False
+        if user and USERS.get(user) != password:
+            return 401, {}
+        if asked.method == "POST" and not user and form.get("refresh_token") not in REFRESH_TOKENS:
+            return 401, {}
+        allowed = "public/" if asked.method == "GET" and not user else BOBS if user == "bob" else ""
         access = []
         for scope in asked.scopes:
             kind, name, actions = scope.split(":")
-            if known or name.startswith("public/"):
+            if name.startswith((allowed, "public/")):
                 access.append({"type": kind, "name": name, "actions": actions.split(",")})
         document = {"access_token" if asked.method == "POST" else "token": self.sign(access)}
         if self.expires_in is not None:
@@ -86,14 +88,16 @@ class TokenService:
         claims |= {"jti": str(time.monotonic_ns()), "access": access}
         text = f"{_b64(json.dumps(header).encode())}.{_b64(json.dumps(claims).encode())}"
         r, s = decode_dss_signature(self.key.sign(text.encode(), ec.ECDSA(hashes.SHA256())))
-        return f"{text}.{_b64(r.to_bytes(32, 'big') + s.to_bytes(32, 'big'))}"
+        token = f"{text}.{_b64(r.to_bytes(32, 'big') + s.to_bytes(32, 'big'))}"
+        self.issued.append(token)
+        return token
 
 
 def _b64(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-def _self_signed(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+def self_signed(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, ISSUER)])
     now = datetime.datetime.now(datetime.UTC)
     return (
