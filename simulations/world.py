@@ -27,7 +27,7 @@ from simulations.scenario import Scenario
 from simulations.wires import Wires
 
 START_S = 100.0  # on the clock; the trackers have been up for a while then
-CHUNK = 4 * 1024 * 1024  # bytes that the daemon hashes and writes in one go, when they have come
+CHUNK = 1024 * 1024  # bytes that the daemon hashes and writes in one go, when they have come
 UPSTREAM = "registry.example"
 
 

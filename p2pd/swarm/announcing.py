@@ -69,7 +69,7 @@ class Announcer:
 
     def view_changed(self) -> None:
         """Another set of directories may be right now: look again soon."""
-        soon = self._s.now + 0.05
+        soon = self._s.now + 0.01
         for told in self._told.values():
             told.next_at = min(told.next_at, soon)
         self._soonest = min(self._soonest, soon)

@@ -24,6 +24,8 @@ class Neighbour:
     """What a connected peer has of this blob."""
 
     have: int = 0
+    told: int = 0  # pieces here that it was told of
+    count: int = 0  # pieces that it has, as it last said; 0 if it does not say
     wanting: bool = False
     term: int = 0  # of the lease that it says it holds
     unused: int = 0  # what it has of another chain than ours
@@ -66,8 +68,8 @@ class Blob:
     counts: list[int] = field(default_factory=list)  # piece -> neighbours that have it
     levels: list[int] = field(default_factory=list)  # number of neighbours -> the pieces that so many have
 
-    fresh: list[int] = field(default_factory=list)  # arrived, not yet told
-    news_at: float = 0.0
+    told_at: float = 0.0  # when news last went to all
+    usual_count: float = 0.0  # pieces that those who want more have, as their news say
     last_piece_at: float = 0.0
     wanted_since: float = 0.0
     reading: int = -1  # where a local client stands still
@@ -190,7 +192,6 @@ class Blob:
         self.present &= ~lost
         self.computed &= ~pieces
         self.missing |= lost
-        self.fresh = [i for i in self.fresh if not lost >> i & 1]
         return lost
 
     # -- neighbours -------------------------------------------------------------------------------------------------

@@ -65,6 +65,7 @@ class Member:
     failure: str = ""
     told_until: float = -1.0  # the `failed_until` of which it was told that everybody has failed
     place: int = 0  # in the blob's `order`
+    handed_out: int = 0  # times that others were told of it
 
 
 @dataclass(slots=True)
@@ -464,9 +465,14 @@ class Directory:
         """Neighbours at random, without favour: preferring the near ones would hurt the mixing."""
         if need <= 0:
             return
-        chosen = blob.order if len(blob.order) <= need + 1 else self._random.sample(blob.order, need + 1)
-        for node in chosen[: need + 1]:
+        chosen = blob.order
+        if len(chosen) > need + 1:
+            # Those who came first would be told to everybody: of twice as many, take who was told to the fewest.
+            chosen = self._random.sample(chosen, min(len(chosen), 2 * need + 1))
+            chosen.sort(key=lambda node: blob.members[node].handed_out)
+        for node in chosen:
             contact = self._nodes.get(node)
             if node != asker and contact is not None and contact.port and need > 0:
                 need -= 1
+                blob.members[node].handed_out += 1
                 yield contact

@@ -22,7 +22,7 @@ from p2pd.swarm.state import NEVER, Peer, State
 
 READING_AHEAD = 16  # pieces that a client which stands still is helped with
 WEIGHT = 0.3  # of the newest sample in a running mean
-REFUSED_LOAD = 3  # what a busy uploader is taken to have queued, if it does not say
+FULL = 99  # hundredths of its line: an uploader with that load refuses
 
 
 @dataclass(slots=True)
@@ -50,6 +50,8 @@ class Downloads:
         self._asked: dict[int, Asked] = {}
         self._bytes = 0
         self._next_rid = 1
+        self._sources: dict[int, None] = {}  # uploaders with requests of ours
+        self._typical = 0.0  # bytes/s that a transfer usually reaches
         self._rate = 0.0  # bytes/s that come in
         self._rate_at = 0.0
         self._usual_s = 0.0
@@ -86,27 +88,81 @@ class Downloads:
         if not self._room():
             return
         self._again_at = NEVER
-        for blob in self._in_order():
-            while self._room():
+        blobs = self._in_order()
+        peers = self._s.peers
+        for number in list(self._sources):
+            peer = peers.get(number)
+            if peer:
+                self._ask_source(peer, blobs)
+        for blob in blobs:
+            while blob.missing and self._room() and self._wants_source():
                 found = self._uploader(blob, blob.missing)
                 if found is None:
                     break
                 peer, useful = found
                 self._ask(peer, blob, self._choose(blob, useful), hedge=False)
+                self._ask_source(peer, blobs)
             if not blob.missing:
                 self._hedge_end(blob)
             if not self._room():
                 return
 
+    def _wants_source(self) -> bool:
+        """Whether another uploader is worth asking beside those that we ask already."""
+        settings = self._s.settings
+        sources = self._sources
+        # A pull from upstream feeds everybody: peers must not take its share of our line.
+        behind = self._behind()
+        wanted = 1 if self._s.pulls else settings.sources + behind
+        if len(sources) < wanted:
+            return True
+        if len(sources) >= settings.sources_most:
+            return False
+        peers, typical = self._s.peers, self._typical
+        weight = 0.0
+        for number in sources:
+            rate = peers[number].rate
+            weight += min(1.0, 2 * rate / typical) if rate and typical else 1.0
+        return weight < wanted - 0.5
+
+    def _behind(self) -> int:
+        """Sources more for a node that is behind its neighbours, one less for one that is ahead."""
+        settings = self._s.settings
+        behind = 0.0
+        for blob in self._s.blobs.values():
+            if blob.usual_count and blob.want and not blob.complete:
+                behind += blob.usual_count - blob.present.bit_count()
+        if behind > settings.behind_pieces:
+            return 2 if behind > 3 * settings.behind_pieces else 1
+        return -1 if behind < -settings.behind_pieces else 0
+
+    def _ask_source(self, peer: Peer, blobs: list[Blob]) -> None:
+        """Keep the line of an uploader that serves us full."""
+        if peer.not_before > self._s.now:
+            return
+        for blob in blobs:
+            neighbour = blob.neighbours.get(peer.number)
+            while neighbour and (useful := neighbour.have & blob.missing) and self._room():
+                if peer.asked >= self._depth(peer, blob):
+                    return
+                self._ask(peer, blob, self._choose(blob, useful), hedge=False)
+
+    def _depth(self, peer: Peer, blob: Blob) -> int:
+        settings = self._s.settings
+        deep = int(peer.rate * settings.pipeline_s / blob.geometry.piece_size) + 1
+        return max(settings.at_one_uploader, min(settings.at_one_most, deep))
+
     def offered(self, peer: Peer, blob: Blob, neighbour: Neighbour) -> None:
         """One neighbour has news. While there is room, all others have been looked at: only it counts."""
-        settings = self._s.settings
         while (useful := neighbour.have & blob.missing) and self._room():
-            not_before = self._not_before(peer)
-            if not_before > self._s.now:
-                self._again_at = min(self._again_at, not_before)
-                return
-            if peer.asked >= settings.at_one_uploader:
+            if not peer.asked:
+                if not self._wants_source():
+                    return
+                not_before = self._not_before(peer)
+                if not_before > self._s.now:
+                    self._again_at = min(self._again_at, not_before)
+                    return
+            elif peer.not_before > self._s.now or peer.asked >= self._depth(peer, blob):
                 return
             self._ask(peer, blob, self._choose(blob, useful), hedge=False)
 
@@ -128,41 +184,42 @@ class Downloads:
             hungry.sort(key=lambda b: (not b.want or not b.want.clients, b.missing.bit_count()))
         return hungry
 
-    def _window(self) -> float:
-        settings = self._s.settings
-        return min(settings.window_most_bytes, self._rate * settings.window_s)
-
     def _room(self) -> bool:
         settings = self._s.settings
-        if len(self._asked) < settings.requests_least:
-            return self._bytes < settings.window_most_bytes
-        return len(self._asked) < settings.requests_most and self._bytes < self._window()
+        return len(self._asked) < settings.requests_most and self._bytes < settings.window_most_bytes
 
     def _uploader(self, blob: Blob, pieces: int, other_than: int = -1) -> tuple[Peer, int] | None:
         best, best_wait, best_useful = None, NEVER, 0
         now, random = self._s.now, self._s.random.random
-        peers, settings = self._s.peers, self._s.settings
+        peers, half = self._s.peers, self._typical / 2
         for number, neighbour in blob.neighbours.items():
             useful = neighbour.have & pieces
             if not useful:
                 continue
             peer = peers[number]
-            if peer.asked >= settings.at_one_uploader or number == other_than:
+            if peer.asked or number == other_than:
                 continue
             not_before = self._not_before(peer)
             if not_before > now:
                 self._again_at = min(self._again_at, not_before)
                 continue
-            wait = (max(peer.load, peer.asked) + 1 + 0.1 * random()) / (peer.rate or settings.rate_first)
+            wait = peer.load + 20 * random()
+            if peer.rate < half:
+                wait = (wait + 50) * half / (peer.rate or half)
             if wait < best_wait:
                 best, best_wait, best_useful = peer, wait, useful
         return (best, best_useful) if best else None
 
     def _not_before(self, peer: Peer) -> float:
         """When an uploader that was busy may be asked again."""
-        if peer.load < self._s.full:
+        if peer.load < FULL:
             return peer.not_before
-        return max(peer.not_before, peer.load_at + self._s.settings.refused_wait_s)
+        return max(peer.not_before, peer.load_at + self._retry_s())
+
+    def _retry_s(self) -> float:
+        """How long a busy uploader is left in peace, unless it says that there is room."""
+        settings = self._s.settings
+        return min(settings.refused_wait_s, max(settings.refused_least_s, self._usual_s))
 
     def _choose(self, blob: Blob, useful: int) -> int:
         if blob.reading >= 0:
@@ -200,10 +257,11 @@ class Downloads:
         self._soonest = min(self._soonest, now + late)
         self._bytes += length
         peer.asked += 1
+        self._sources[peer.number] = None
         blob.fly(index)
         linked = blob.geometry.count == 1 or index in blob.chain.vouchers
         self._s.out.append(Fetch(peer.number, rid, blob.digest, index))
-        self._s.send(peer.number, Request(rid, blob.digest, index, linked))
+        self._s.send(peer.number, Request(rid, blob.digest, index, linked, len(self._sources)))
         if hedge:
             self._s.out.append(Count("hedged", 1))
 
@@ -224,6 +282,7 @@ class Downloads:
             if now > since:
                 sample = asked.length / (now - since)
                 peer.rate = sample if not peer.rate else (1 - WEIGHT) * peer.rate + WEIGHT * sample
+                self._typical += 0.1 * (sample - self._typical) if self._typical else sample
             peer.usual_s = took if not peer.usual_s else (1 - WEIGHT) * peer.usual_s + WEIGHT * took
             peer.last_done_at = now
             peer.silent = False
@@ -261,8 +320,8 @@ class Downloads:
         blob = self._s.blobs.get(asked.digest)
         neighbour = blob.neighbours.get(peer.number) if blob else None
         if reason == "busy":
-            peer.load, peer.load_at = max(load, REFUSED_LOAD), self._s.now
-            peer.not_before = self._s.now + self._s.settings.refused_wait_s
+            peer.load, peer.load_at = max(load, FULL), self._s.now
+            peer.not_before = self._s.now + self._retry_s()
         elif blob and neighbour:
             blob.neighbour_lacks(neighbour, 1 << asked.index)
 
@@ -338,7 +397,7 @@ class Downloads:
             return
         for asked in mine:
             peer = self._s.peers[asked.peer]
-            expected = (max(peer.load, 1) * asked.length) / (peer.rate or self._s.settings.rate_first)
+            expected = asked.length / (peer.rate or self._s.settings.rate_first)
             waited = self._s.now - asked.sent
             if not asked.started and max(expected, waited) > self._s.settings.endgame_factor * self._usual_s:
                 if not self._room():
@@ -359,3 +418,7 @@ class Downloads:
         peer = self._s.peers.get(asked.peer)
         if peer:
             peer.asked -= 1
+            if not peer.asked:
+                self._sources.pop(peer.number, None)
+        else:
+            self._sources.pop(asked.peer, None)

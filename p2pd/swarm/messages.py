@@ -88,11 +88,15 @@ class Leave:
 
 @dataclass(frozen=True, slots=True)
 class Have:
-    """News: pieces that arrived here and hold. `load`: transfers under way and queued; `rate`: bytes/s I last sent."""
+    """News: pieces that arrived here and hold, as far as you may lack them, and how many I have.
+
+    `load`: hundredths of my line that are taken; `rate`: bytes/s of my line.
+    """
 
     NUMBER: ClassVar[int] = 4
     digest: bytes
     pieces: tuple[int, ...]
+    count: int
     load: int
     rate: int
     term: int
@@ -100,13 +104,17 @@ class Have:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Send me this piece. `linked`: I know its link already, so no voucher is needed. `rid` is the asker's own."""
+    """Send me this piece. `linked`: I know its link already, so no voucher is needed. `rid` is the asker's own.
+
+    `sources`: how many nodes I am asking for pieces now, you included: what each is to have of my line.
+    """
 
     NUMBER: ClassVar[int] = 5
     rid: int
     digest: bytes
     index: int
     linked: bool
+    sources: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,12 +343,13 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "size": _integer(-1, BLOB_SIZE_MAX),
     "index": _integer(0, PIECES_MAX - 1),
     "first": _integer(0, PIECES_MAX - 1),
-    "count": _integer(1, LINKS_MAX),
+    "count": _integer(0, PIECES_MAX),
     "offset": _integer(0, PIECE_SIZE_MAX - 1),
     "length": _integer(1, RUN_SIZE_MAX),
     "term": _integer(0, 1 << 40),
     "rid": _integer(0, 1 << 40),
     "need": _integer(0, PEERS_MAX),
+    "sources": _integer(1, PEERS_MAX),
     "hold_s": _integer(0, 86400),
     "retry_s": _integer(0, 86400),
     "states": _list_of(_octets(32, 32), LINKS_MAX + 1),

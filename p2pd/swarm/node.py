@@ -7,6 +7,7 @@ Not here: sockets, files, hashing, clocks. `handle(event, now)` costs what chang
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from random import Random
 
 from p2pd.swarm import events as ev
@@ -20,7 +21,7 @@ from p2pd.swarm.commands import (
     Keep,
     Prove,
 )
-from p2pd.swarm.downloads import Asked, Downloads
+from p2pd.swarm.downloads import FULL, Asked, Downloads
 from p2pd.swarm.messages import (
     LINKS_MAX,
     NEWS_MAX,
@@ -41,7 +42,7 @@ from p2pd.swarm.messages import (
     Vouch,
     Withdraw,
 )
-from p2pd.swarm.pieces import pack, unpack
+from p2pd.swarm.pieces import indices, pack, unpack
 from p2pd.swarm.seeding import Seeder
 from p2pd.swarm.settings import Settings
 from p2pd.swarm.state import NEVER, Peer, State
@@ -77,7 +78,7 @@ class Node:
         self.downloads = Downloads(self.state)
         self.seeder = Seeder(self.state, self.uploads)
         self.announcer = Announcer(self.state, self.seeder, now + settles_after_s)
-        self.trust = Trust(self.state, self.uploads, self.downloads, self.seeder, self.announcer, self._join_message)
+        self.trust = Trust(self.state, self.uploads, self.downloads, self.seeder, self.announcer, self._send_join)
         self.announcer.on_holder = self.trust.holder_named
         self._news_at: dict[bytes, float] = {}
         self._handlers: dict[type, Callable] = {
@@ -399,6 +400,9 @@ class Node:
                 self._send_join(peer, blob)
 
     def _send_join(self, peer: Peer, blob: Blob) -> None:
+        neighbour = blob.neighbours.get(peer.number)
+        if neighbour:
+            neighbour.told = blob.left if blob.seeding else blob.present
         self.state.send(peer.number, self._join_message(blob))
 
     def _on_join(self, peer: Peer, m: Join) -> None:
@@ -438,12 +442,14 @@ class Node:
 
     def _on_have(self, peer: Peer, m: Have) -> None:
         peer.load, peer.load_at = m.load, self.state.now
-        if not m.pieces:  # a notice that there is room, to us alone
-            peer.not_before = 0.0
+        if m.load < FULL:  # not always with pieces: who was refused hears when there is room
+            peer.not_before = min(peer.not_before, self.state.now) if peer.not_before < NEVER else NEVER
         blob = self.state.blobs.get(m.digest)
         neighbour = blob.neighbours.get(peer.number) if blob else None
         if not blob or not neighbour or not blob.geometry:
             return
+        if m.count and neighbour.wanting:
+            blob.usual_count += 0.1 * (m.count - blob.usual_count)
         if m.rate and not peer.rate:
             peer.rate = float(m.rate)
         pieces = 0
@@ -527,14 +533,15 @@ class Node:
             blob.reading = -1
         blob.link_failures.pop(index, None)
         state.out.append(Keep(blob.digest, index, link[0], link[1], voucher))
-        if not blob.seeding:
-            blob.fresh.append(index)
-            if len(blob.fresh) >= state.settings.news_pieces or blob.complete:
-                self._send_news(blob)
-            else:
-                self._news_at.setdefault(blob.digest, state.now + state.settings.news_s)
         if blob.complete:
             self._prove(blob)
+        elif not blob.seeding:
+            due = blob.told_at + state.settings.news_s
+            if due <= state.now:
+                self._send_news(blob)
+            else:
+                self._news_at.setdefault(blob.digest, due)
+                self._hot_news(blob)
 
     def _prove(self, blob: Blob) -> None:
         """Every link from state 0 to the digest holds: the blob is that digest."""
@@ -546,7 +553,7 @@ class Node:
         if blob.term:
             self.announcer.release(blob, "done")
         for number in blob.neighbours:
-            self.state.send(number, self._join_message(blob))
+            self._send_join(self.state.peers[number], blob)
         self.announcer.track(blob)
 
     def _join_message(self, blob: Blob) -> Join:
@@ -564,16 +571,44 @@ class Node:
         )
 
     def _send_news(self, blob: Blob) -> None:
+        """Tell every neighbour what it lacks and was not told of yet."""
         self._news_at.pop(blob.digest, None)
-        pieces, blob.fresh = tuple(blob.fresh[:NEWS_MAX]), blob.fresh[NEWS_MAX:]
-        if not pieces:
+        if blob.seeding:
             return
-        message = Have(blob.digest, pieces, self.uploads.load, int(self.uploads.rate), blob.term)
+        blob.told_at = self.state.now
+        messages: dict[int, Have] = {}  # most lack the same
         for number, neighbour in blob.neighbours.items():
             if neighbour.wanting:
-                self.state.send(number, message)
-        if blob.fresh:
-            self._news_at[blob.digest] = self.state.now
+                self._tell_news(blob, number, neighbour, messages)
+
+    def _hot_news(self, blob: Blob) -> None:
+        """Those that are served here and have little left to ask for hear at once."""
+        messages: dict[int, Have] = {}
+        for number in self.uploads.served():
+            neighbour = blob.neighbours.get(number)
+            if neighbour and neighbour.wanting:
+                stock = neighbour.told & ~neighbour.have
+                if stock.bit_count() <= self.state.settings.hot_stock:
+                    self._tell_news(blob, number, neighbour, messages)
+
+    def _news(self, blob: Blob, pieces: tuple[int, ...]) -> Have:
+        count = blob.present.bit_count()
+        return Have(blob.digest, pieces, count, self.uploads.load, int(self.uploads.rate), blob.term)
+
+    def _tell_news(self, blob: Blob, number: int, neighbour: Neighbour, messages: dict[int, Have]) -> None:
+        new = blob.present & ~neighbour.told
+        if not neighbour.term:
+            new &= ~neighbour.have
+        if not new:
+            return
+        message = messages.get(new)
+        if message is None:
+            pieces = tuple(islice(indices(new), NEWS_MAX))
+            message = messages[new] = self._news(blob, pieces)
+            if len(pieces) == NEWS_MAX:
+                self._news_at[blob.digest] = self.state.now
+        neighbour.told |= sum(1 << i for i in message.pieces) if len(message.pieces) == NEWS_MAX else new
+        self.state.send(number, message)
 
     # -- upstream ---------------------------------------------------------------------------------------------------
 
@@ -592,6 +627,7 @@ class Node:
         self.seeder.stored(blob, e.seconds)
 
     def _pull_ended(self, e: ev.PullEnded) -> None:
+        self.state.pulls.pop(e.digest, None)
         blob = self.state.blobs.get(e.digest)
         if blob is None:
             return

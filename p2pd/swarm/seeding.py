@@ -97,6 +97,7 @@ class Seeder:
         if blob.geometry is None or blob.chain is None:
             seeding.pulling, seeding.end, seeding.allowed = True, -1, 0
             blob.pull_out = True
+            self._s.pulls[blob.digest] = None
             self._s.out.append(Pull(blob.digest, 0, -1, b""))
             self._allow(blob, seeding)
             return
@@ -112,6 +113,7 @@ class Seeder:
         seeding.pulling, seeding.allowed = True, first
         blob.plan_pull(((1 << seeding.end) - 1) & ~((1 << first) - 1))
         blob.pull_out = True
+        self._s.pulls[blob.digest] = None
         self._s.out.append(Pull(blob.digest, first, seeding.end, before))
         self._allow(blob, seeding)
 
@@ -200,8 +202,9 @@ class Seeder:
             number, neighbour = min(able, key=lambda e: (len(e[1].shown), self._s.random.random()))
             index = lowest(unclaimed & ~neighbour.have)
             neighbour.shown[index] = self._s.now
+            neighbour.told |= 1 << index
             unclaimed &= ~(1 << index)
-            self._s.send(number, Have(blob.digest, (index,), 0, int(self._uploads.rate), seeding.term))
+            self._s.send(number, Have(blob.digest, (index,), 0, 0, int(self._uploads.rate), seeding.term))
 
     def may_send(self, blob: Blob, peer: int, index: int) -> bool:
         """Whether a request fits the claims: another neighbour's piece is gone."""
@@ -257,10 +260,12 @@ class Seeder:
         pieces = tuple(indices(blob.present))
         for number, neighbour in blob.neighbours.items():
             if neighbour.wanting:
+                neighbour.told = blob.present
                 for place in range(0, len(pieces), 1024):
                     batch = pieces[place : place + 1024]
                     self._s.send(
-                        number, Have(blob.digest, batch, self._uploads.load, int(self._uploads.rate), blob.term)
+                        number,
+                        Have(blob.digest, batch, len(pieces), self._uploads.load, int(self._uploads.rate), blob.term),
                     )
 
     def _finish_if_left(self, blob: Blob) -> None:

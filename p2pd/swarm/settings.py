@@ -10,18 +10,21 @@ class Settings:
     """What a node does by default. Each number's reason stands beside it."""
 
     # neighbours
-    neighbours_enough: int = 18  # 16 lose 0.005 of the bound against 64, 8 lose 0.02
-    reach_out_at_once: int = 10  # of one answer; the others reach out too, so that makes about twice as many
+    neighbours_enough: int = 32  # 16 lose 0.005 of the bound against 64, 8 lose 0.02
+    reach_out_at_once: int = 16  # of one answer; the others reach out too, so that makes about twice as many
     connections_max: int = 96  # all blobs together
     inbound_max: int = 64  # places are kept free to reach out, else the graph falls apart
     connects_max: int = 12  # attempts at a time
 
     # downloads
-    requests_least: int = 4  # out at a time: 2 lose 0.2 of the bound
+    sources: int = 4  # uploaders that we ask at a time
+    behind_pieces: int = 4
+    sources_most: int = 6  # ... if some of them are slow
     requests_most: int = 32
     at_one_uploader: int = 2  # of ours, one under way and one queued: no gap between two pieces
-    window_s: float = 0.25  # bytes out: what arrives in this time; 0.1 hurts beside slow uploaders (1.53 against 1.43)
-    window_most_bytes: int = 20 * 1024 * 1024  # all receive buffers fit in 32 MiB with what the pulls need
+    at_one_most: int = 8
+    pipeline_s: float = 0.03
+    window_most_bytes: int = 64 * 1024 * 1024
     rate_first: float = 10e6  # bytes/s taken for a peer that nothing is known of
     late_factor: float = 3.0  # times its usual: ask the next best too
     late_least_s: float = 0.3
@@ -32,17 +35,19 @@ class Settings:
     endgame_factor: float = 2.0  # of the median: at the end, hedge what is expected later
     avoid_s: float = 60.0  # a peer that was caught
     refused_wait_s: float = 0.5  # a busy uploader is asked again after this, or at its next news
+    refused_least_s: float = 0.05
     stuck_s: float = 5.0  # wanted, and no piece for so long
 
     # uploads
-    places: int = 1
-    places_most: int = 4  # beside receivers that drain at under half of our free rate
-    queued_most: int = 2
-    queued_whole_most: int = 6  # at a node that wants nothing itself, nobody waits for its own pieces
+    places: int = 4
+    places_most: int = 6  # beside receivers that drain at under half of our free rate
+    queued_most: int = 0
+    queued_at_place: int = 8
+    keep_place_s: float = 0.0  # for a peer that was sent what it asked for, until its next request
 
     # news
-    news_s: float = 0.05
-    news_pieces: int = 8
+    news_s: float = 0.06
+    hot_stock: int = 4
 
     # seeding
     ahead_ratio: float = 0.02  # of the blob: what a dead seeder takes with it

@@ -33,7 +33,7 @@ class Peer:
     tracker: int
     blobs: dict[bytes, None] = field(default_factory=dict)  # in which it is our neighbour; in order: runs repeat
     # as an uploader to us
-    load: int = 0  # transfers under way and queued there, as it last said
+    load: int = 0  # hundredths of its line that are taken, as it last said
     load_at: float = 0.0  # when it said so
     rate: float = 0.0  # bytes/s that one of its transfers reaches; 0 while unknown
     asked: int = 0  # our requests out there
@@ -61,11 +61,7 @@ class State:
     stored: OrderedDict[bytes, int] = field(default_factory=OrderedDict)  # proven, on disk: digest -> size; newest last
     avoided: dict[bytes, float] = field(default_factory=dict)  # node id -> until when
     met: OrderedDict[bytes, Contact] = field(default_factory=OrderedDict)  # nodes ever connected; newest last
-
-    @property
-    def full(self) -> int:
-        """The load at which a node refuses."""
-        return self.settings.places + self.settings.queued_most
+    pulls: dict[bytes, None] = field(default_factory=dict)  # blobs that are being pulled from upstream
 
     def silent_peers(self) -> set[int]:
         """Those whose word that they have something is not to be relied on now."""

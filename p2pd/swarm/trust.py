@@ -23,7 +23,7 @@ from p2pd.swarm.commands import Blame, Convict, Drop
 from p2pd.swarm.disputes import Disputes
 from p2pd.swarm.downloads import Asked, Downloads
 from p2pd.swarm.evidence import Accusations, Cases, accusation, accused, false_link
-from p2pd.swarm.messages import Accuse, GetLinks, Join, Retract, Vouch
+from p2pd.swarm.messages import Accuse, GetLinks, Retract, Vouch
 from p2pd.swarm.pieces import indices, prefix_end
 from p2pd.swarm.seeding import Seeder
 from p2pd.swarm.state import Peer, State
@@ -46,14 +46,14 @@ class Trust:
         downloads: Downloads,
         seeder: Seeder,
         announcer: Announcer,
-        join_message: Callable[[Blob], Join],
+        send_join: Callable[[Peer, Blob], None],
     ) -> None:
         self._s = state
         self._uploads = uploads
         self._downloads = downloads
         self._seeder = seeder
         self._announcer = announcer
-        self._join_message = join_message
+        self._send_join = send_join
         self._accusations = Accusations()
         self.disputes = Disputes(state, downloads)
         self.cases = Cases()
@@ -414,7 +414,7 @@ class Trust:
         if pieces:
             self._s.out.append(Drop(blob.digest, pieces))
             for number in blob.neighbours:
-                self._s.send(number, self._join_message(blob))
+                self._send_join(self._s.peers[number], blob)
         blob.left &= blob.present
         return lost
 

@@ -1,22 +1,26 @@
-"""Who gets a piece from this node, and when: the node-wide upload places.
+"""Who gets pieces from this node, and when: the node-wide upload places.
 
-One transfer at a time keeps each piece's time short, which is what makes a swarm double quickly; a second opens only
-beside a receiver that drains at under half of our free rate, so that a slow one does not occupy the place. A few
-requests queue; more are refused at once, with the load, so that the asker looks elsewhere.
+A place belongs to a peer, not to a piece: who has one is sent what it asks for, piece after piece, until it asks for
+nothing more. So both ends of a line know who is on it, a receiver can see to it that just as many send to it as it can
+take, and no place stands waiting for the next request. A few places keep each piece's time short, which is what makes
+a swarm double quickly; another opens beside a receiver that drains at under half of its share. Who comes while all
+places are taken is refused at once, with the load, and hears when there is room.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
 
 from p2pd.swarm.blob import Blob
 from p2pd.swarm.commands import Count, StopUpload, Upload
 from p2pd.swarm.messages import Have, Refuse, Request
 from p2pd.swarm.state import NEVER, Peer, State
 
+FULL = 99  # hundredths of our line: from here on it is spoken for
 SLOW_FLOOR_S = 0.25  # a transfer is never called slow before this
-RATE_WEIGHT = 0.3  # of the newest transfer in the estimate of our own rate
+RATE_UP, RATE_DOWN = 0.5, 0.05  # how fast the estimate of our own line follows a faster, a slower transfer
 
 
 @dataclass(slots=True)
@@ -27,45 +31,70 @@ class Sending:
     index: int
     length: int
     linked: bool
+    first: bool  # the only copy outside this node
     started: float = 0.0
-    first: bool = False  # the only copy outside this node
+
+
+@dataclass(slots=True)
+class Place:
+    """A peer that is being sent to: what is on its way, and what it asked for behind that."""
+
+    current: Sending
+    share: float  # of our line that the peer can be expected to take
+    idle_until: float = 0.0  # nothing is on its way: the place is kept so long for the peer's next request
+    queue: deque[Sending] = field(default_factory=deque)
 
 
 class Uploads:
-    """The places and the queue. `busy` and `rate` are what the news advertise."""
+    """The places, and who waits for one. `load` and `rate` are what the news advertise."""
 
     def __init__(self, state: State) -> None:
         self._s = state
-        self._active: dict[tuple[int, int], Sending] = {}
-        self._queue: deque[Sending] = deque()
+        self._places: dict[int, Place] = {}
+        self._waiting: deque[Sending] = deque()
         self._refused: deque[int] = deque(maxlen=64)
-        self.rate = 0.0  # bytes/s of one transfer when it had the link to itself
+        self._idle_next = NEVER
+        self.rate = 0.0  # bytes/s of our line, as far as one could see
 
     @property
     def load(self) -> int:
-        return len(self._active) + len(self._queue)
+        """Hundredths of our line that are taken, as far as one can tell; from FULL on a request is refused."""
+        if not self._places:
+            return 0
+        if len(self._places) >= self._s.settings.places_most:
+            return FULL
+        now = self._s.now
+        busy = [p.share for p in self._places.values() if now < self._slow_at(p.current)]
+        return int(100 * max(sum(busy), len(busy) / self._s.settings.places) + 0.5)
 
     def request(self, peer: Peer, blob: Blob, request: Request, first: bool = False) -> None:
         """Take a request whose piece is present, or refuse it.
 
-        `first`: a claimed piece, which nobody else has; it goes before those that have left, even beside a full queue.
+        `first`: a claimed piece, which nobody else has; it goes before those that have left.
         """
         assert blob.geometry
-        sending = Sending(
-            peer.number,
-            request.rid,
-            blob.digest,
-            request.index,
-            blob.geometry.length(request.index),
-            request.linked,
-        )
-        if self._free_place():
-            self._start(sending)
-        elif first and self._first_of(peer.number) < self._s.settings.shown_to_one:
-            sending.first = True
-            self._queue.insert(sum(1 for s in self._queue if s.first), sending)
-        elif len(self._queue) < self._queue_bound(peer):
-            self._queue.append(sending)
+        length = blob.geometry.length(request.index)
+        sending = Sending(peer.number, request.rid, blob.digest, request.index, length, request.linked, first)
+        place = self._places.get(peer.number)
+        share = 1 / request.sources
+        if place is not None:
+            place.share = share
+            if place.idle_until:
+                place.idle_until = 0.0
+                if not self._start(sending, share, place):
+                    del self._places[peer.number]
+            elif first:
+                place.queue.insert(sum(1 for s in place.queue if s.first), sending)
+            elif len(place.queue) < self._s.settings.queued_at_place:
+                place.queue.append(sending)
+            else:
+                self._refuse(peer, request.rid, "busy")
+        elif self._free_place() and not (self._waiting and not first):
+            self._start(sending, share)
+        elif first:
+            self._waiting.insert(sum(1 for s in self._waiting if s.first), sending)
+        elif len(self._waiting) < self._s.settings.queued_most:
+            self._waiting.append(sending)
         else:
             self._refuse(peer, request.rid, "busy")
 
@@ -73,97 +102,135 @@ class Uploads:
         """Say no for another reason than load."""
         self._refuse(peer, rid, reason)
 
+    def served(self) -> Collection[int]:
+        """The peers that have a place."""
+        return self._places.keys()
+
     def holds(self, peer: int, index: int) -> bool:
         """Whether this piece is being sent to that peer, or queued for it."""
-        return any(s.peer == peer and s.index == index for s in (*self._active.values(), *self._queue))
+        return any(s.peer == peer and s.index == index for s in self._all())
 
-    def _first_of(self, peer: int) -> int:
-        return sum(1 for s in self._queue if s.first and s.peer == peer)
+    def _all(self) -> list[Sending]:
+        found = list(self._waiting)
+        for place in self._places.values():
+            if not place.idle_until:
+                found.append(place.current)
+            found += place.queue
+        return found
 
     def cancel(self, peer: int, rid: int) -> None:
         """The asker does not want it any more."""
-        if (peer, rid) in self._active:
+        place = self._places.get(peer)
+        if place and place.current.rid == rid and not place.idle_until:
             self._s.out.append(StopUpload(peer, rid))
-        else:
-            self._queue = deque(s for s in self._queue if (s.peer, s.rid) != (peer, rid))
+            return
+        if place:
+            place.queue = deque(s for s in place.queue if s.rid != rid)
+        self._waiting = deque(s for s in self._waiting if (s.peer, s.rid) != (peer, rid))
 
     def cancel_pieces(self, digest: bytes, pieces: int) -> None:
         """These pieces are not present any more: stop sending them."""
-        for sending in [*self._active.values(), *self._queue]:
+        for sending in self._all():
             if sending.digest == digest and pieces >> sending.index & 1:
                 self.cancel(sending.peer, sending.rid)
-                if (sending.peer, sending.rid) not in self._active:
+                if not self.holds(sending.peer, sending.index):
                     self._s.send(sending.peer, Refuse(sending.rid, "absent", self.load))
 
     def peer_down(self, peer: int) -> None:
-        for key in [key for key in self._active if key[0] == peer]:
-            del self._active[key]
-        self._queue = deque(s for s in self._queue if s.peer != peer)
+        self._places.pop(peer, None)
+        self._waiting = deque(s for s in self._waiting if s.peer != peer)
         self.pump()
 
     def done(self, peer: int, rid: int, whole: bool) -> Sending | None:
         """An upload is over; what it was, and the next one starts."""
-        sending = self._active.pop((peer, rid), None)
-        if sending is None:
+        place = self._places.get(peer)
+        if place is None or place.current.rid != rid or place.idle_until:
             return None
-        took = self._s.now - sending.started
-        if whole and took > 0 and not self._active:
-            sample = sending.length / took
-            self.rate = sample if not self.rate else (1 - RATE_WEIGHT) * self.rate + RATE_WEIGHT * sample
+        sending = place.current
+        if whole:
+            self._note_rate(sending)
+        while place.queue:
+            following = place.queue.popleft()
+            if not following.first and self._waiting and self._waiting[0].first:
+                # What nobody else has goes before: the place is another's now.
+                for refused in (following, *place.queue):
+                    self._s.send(peer, Refuse(refused.rid, "busy", FULL))
+                place.queue.clear()
+                break
+            if self._start(following, place.share, place):
+                return sending
+        if self._waiting or not whole or place.queue:
+            del self._places[peer]
+        else:
+            place.idle_until = self._s.now + self._s.settings.keep_place_s
+            self._idle_next = min(self._idle_next, place.idle_until)
         self.pump()
         return sending
 
+    def _end_idle(self) -> None:
+        """Places whose peers did not ask for more are free again."""
+        now = self._s.now
+        if self._idle_next > now:
+            return
+        for peer in [n for n, p in self._places.items() if p.idle_until and p.idle_until <= now]:
+            del self._places[peer]
+        self._idle_next = min((p.idle_until for p in self._places.values() if p.idle_until), default=NEVER)
+
     def pump(self) -> None:
         """Start what waits, while there are places; tell as many that were refused as there is room for."""
-        while self._queue and self._free_place():
-            self._start(self._queue.popleft())
-        room = self._s.settings.places + 1 - self.load
+        self._end_idle()
+        while self._waiting and self._free_place():
+            sending = self._waiting.popleft()
+            place = self._places.get(sending.peer)
+            if place:
+                place.queue.append(sending)
+            else:
+                self._start(sending, 0.25)
+        room = 2 if self._refused and self._free_place() else 0
         while self._refused and room > 0:
             peer = self._s.peers.get(self._refused.popleft())
             if peer and peer.refused:
                 peer.refused = False
                 room -= 1
                 for digest in peer.blobs:
-                    self._s.send(peer.number, Have(digest, (), self.load, int(self.rate), 0))
+                    self._s.send(peer.number, Have(digest, (), 0, self.load, int(self.rate), 0))
                     break
 
     @property
     def deadline(self) -> float:
-        """When the queue may move although nothing is done: the transfer under way counts as slow then."""
-        if not self._queue or len(self._active) >= self._s.settings.places_most:
-            return NEVER
-        slow_at = (self._slow_at(s) for s in self._active.values())
-        return min((at for at in slow_at if at > self._s.now), default=NEVER)
+        """When what waits may move although nothing is done: the transfer under way counts as slow then."""
+        if not self._waiting or len(self._places) >= self._s.settings.places_most:
+            return self._idle_next
+        slow_at = (self._slow_at(p.current) for p in self._places.values())
+        return min((at for at in slow_at if at > self._s.now), default=self._idle_next)
 
-    def _queue_bound(self, peer: Peer) -> int:
-        settings = self._s.settings
-        if any(blob.hungry for blob in self._s.blobs.values()):
-            return settings.queued_most
-        return settings.queued_whole_most
+    def _note_rate(self, sending: Sending) -> None:
+        took = self._s.now - sending.started
+        if took > 0:
+            sample = sending.length * len(self._places) / took
+            self.rate += (RATE_UP if sample > self.rate else RATE_DOWN) * (sample - self.rate)
 
     def _free_place(self) -> bool:
-        if len(self._active) >= self._s.settings.places_most:
-            return False
-        now = self._s.now
-        taken = sum(1 for s in self._active.values() if now < self._slow_at(s))
-        return taken < self._s.settings.places
+        return self.load < FULL
 
     def _slow_at(self, sending: Sending) -> float:
         """When a transfer no longer counts as one that occupies a place."""
-        return sending.started + (max(SLOW_FLOOR_S, 2 * sending.length / self.rate) if self.rate else SLOW_FLOOR_S)
+        return sending.started + (max(SLOW_FLOOR_S, 8 * sending.length / self.rate) if self.rate else SLOW_FLOOR_S)
 
-    def _start(self, sending: Sending) -> None:
+    def _start(self, sending: Sending, share: float, place: Place | None = None) -> bool:
+        """Send it, in its peer's place or in a new one; False if it is not here any more."""
         blob = self._s.blobs.get(sending.digest)
         if blob is None or not blob.present >> sending.index & 1:
             self._s.send(sending.peer, Refuse(sending.rid, "absent", self.load))
-            return
-        assert blob.chain
+            return False
         sending.started = self._s.now
-        self._active[(sending.peer, sending.rid)] = sending
-        vouchers = ()
-        if not sending.linked:
-            vouchers = self._s.vouchers_for(blob, sending.index)
+        if place:
+            place.current = sending
+        else:
+            self._places[sending.peer] = Place(sending, share)
+        vouchers = () if sending.linked else self._s.vouchers_for(blob, sending.index)
         self._s.out.append(Upload(sending.peer, sending.rid, sending.digest, sending.index, vouchers))
+        return True
 
     def _refuse(self, peer: Peer, rid: int, reason: str) -> None:
         self._s.send(peer.number, Refuse(rid, reason, self.load))
