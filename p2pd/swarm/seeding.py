@@ -199,7 +199,7 @@ class Seeder:
             able = [(number, n) for number, n in wanting if len(n.shown) < bound and unclaimed & ~n.have]
             if not able:
                 break
-            number, neighbour = min(able, key=lambda e: (len(e[1].shown), self._s.random.random()))
+            number, neighbour = min(able, key=lambda e: (self._uploads.is_slow(e[0]), len(e[1].shown), self._s.random.random()))
             index = lowest(unclaimed & ~neighbour.have)
             neighbour.shown[index] = self._s.now
             neighbour.told |= 1 << index
@@ -303,6 +303,6 @@ class Seeder:
         """Claims that do not move are open again."""
         now = self._s.now
         for number, neighbour in blob.neighbours.items():
-            old = [i for i, at in neighbour.shown.items() if now - at > claim_s and not self._uploads.holds(number, i)]
+            old = [i for i, at in neighbour.shown.items() if now - at > claim_s and not self._uploads.moves(number, i)]
             for index in old:
                 del neighbour.shown[index]

@@ -43,6 +43,7 @@ class Peer:
     silent: bool = False  # it let us wait in vain, and has delivered nothing since: its word counts for nothing
     # as a receiver from us
     refused: bool = False  # we were busy when it asked: it wants to hear when there is room
+    drain: float = 0.0  # bytes/s at which it took what we sent last; 0 while unknown
 
 
 @dataclass(slots=True)

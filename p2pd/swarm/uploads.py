@@ -20,6 +20,8 @@ from p2pd.swarm.state import NEVER, Peer, State
 
 FULL = 99  # hundredths of our line: from here on it is spoken for
 SLOW_FLOOR_S = 0.25  # a transfer is never called slow before this
+SLOW_RATIO = 0.4  # of the usual rate: who takes pieces slower than that is slow
+DRAIN_WEIGHT = 0.3  # of the newest transfer to a peer
 RATE_UP, RATE_DOWN = 0.5, 0.05  # how fast the estimate of our own line follows a faster, a slower transfer
 
 
@@ -54,6 +56,7 @@ class Uploads:
         self._waiting: deque[Sending] = deque()
         self._refused: deque[int] = deque(maxlen=64)
         self._idle_next = NEVER
+        self._usual_drain = 0.0  # bytes/s at which one transfer usually goes out
         self.rate = 0.0  # bytes/s of our line, as far as one could see
 
     @property
@@ -63,9 +66,21 @@ class Uploads:
             return 0
         if len(self._places) >= self._s.settings.places_most:
             return FULL
-        now = self._s.now
-        busy = [p.share for p in self._places.values() if now < self._slow_at(p.current)]
+        busy = [p.share for n, p in self._places.items() if not self._drains_slowly(n, p)]
         return int(100 * max(sum(busy), len(busy) / self._s.settings.places) + 0.5)
+
+    def is_slow(self, peer: int) -> bool:
+        """Whether a peer took what was sent to it at under half of the usual rate."""
+        known = self._s.peers.get(peer)
+        return known is not None and 0 < known.drain < self._usual_drain * SLOW_RATIO
+
+    def moves(self, peer: int, index: int) -> bool:
+        """Whether this piece is being sent to that peer, or queued for it, and not slowly."""
+        place = self._places.get(peer)
+        return self.holds(peer, index) and not (place and self._drains_slowly(peer, place))
+
+    def _drains_slowly(self, peer: int, place: Place) -> bool:
+        return self._s.now >= self._slow_at(place.current) or self.is_slow(peer)
 
     def request(self, peer: Peer, blob: Blob, request: Request, first: bool = False) -> None:
         """Take a request whose piece is present, or refuse it.
@@ -206,9 +221,15 @@ class Uploads:
 
     def _note_rate(self, sending: Sending) -> None:
         took = self._s.now - sending.started
-        if took > 0:
-            sample = sending.length * len(self._places) / took
-            self.rate += (RATE_UP if sample > self.rate else RATE_DOWN) * (sample - self.rate)
+        if took <= 0:
+            return
+        drain = sending.length / took
+        peer = self._s.peers.get(sending.peer)
+        if peer:
+            peer.drain = drain if not peer.drain else peer.drain + DRAIN_WEIGHT * (drain - peer.drain)
+        self._usual_drain += (DRAIN_WEIGHT if drain > self._usual_drain else RATE_DOWN) * (drain - self._usual_drain)
+        sample = drain * len(self._places)
+        self.rate += (RATE_UP if sample > self.rate else RATE_DOWN) * (sample - self.rate)
 
     def _free_place(self) -> bool:
         return self.load < FULL
