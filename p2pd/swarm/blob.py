@@ -200,7 +200,7 @@ class Blob:
         """Add to what a neighbour has; returns what is new of it."""
         new = pieces & ~neighbour.have
         neighbour.have |= new
-        if not self.complete:
+        if new and not self.complete:
             self._shift(new, 1)
         return new
 

@@ -51,6 +51,8 @@ class Downloads:
         self._bytes = 0
         self._next_rid = 1
         self._sources: dict[int, None] = {}  # uploaders with requests of ours
+        self._behind_at = 0.0  # when to look again how far behind we are
+        self._behind_by = 0
         self._typical = 0.0  # bytes/s that a transfer usually reaches
         self._rate = 0.0  # bytes/s that come in
         self._rate_at = 0.0
@@ -127,6 +129,14 @@ class Downloads:
 
     def _behind(self) -> int:
         """Sources more for a node that is behind its neighbours, one less for one that is ahead."""
+        if self._behind_at > self._s.now:
+            return self._behind_by
+        settings = self._s.settings
+        self._behind_at = self._s.now + settings.news_s / 4
+        self._behind_by = self._how_far_behind()
+        return self._behind_by
+
+    def _how_far_behind(self) -> int:
         settings = self._s.settings
         behind = 0.0
         for blob in self._s.blobs.values():

@@ -81,6 +81,7 @@ class Node:
         self.trust = Trust(self.state, self.uploads, self.downloads, self.seeder, self.announcer, self._send_join)
         self.announcer.on_holder = self.trust.holder_named
         self._news_at: dict[bytes, float] = {}
+        self.deadline = self.announcer.deadline  # when `Tick` is due
         self._handlers: dict[type, Callable] = {
             ev.PeerUp: self._peer_up,
             ev.PeerDown: self._peer_down,
@@ -125,15 +126,19 @@ class Node:
         state = self.state
         state.now = max(state.now, now)
         state.out = []
-        self._handlers[type(event)](event)
-        if type(event) not in _CHANGES_NO_CHOICE:
+        kind = type(event)
+        self._handlers[kind](event)
+        if kind not in _CHANGES_NO_CHOICE:
             self.downloads.look()
         self.downloads.fill()
+        if state.out or kind is not ev.Received:
+            self.deadline = self._deadline()
+        elif self.downloads.deadline < self.deadline or self.announcer.deadline < self.deadline:
+            # A message that led to nothing may still say when to look again; most are news, and many.
+            self.deadline = min(self.downloads.deadline, self.announcer.deadline)
         return state.out
 
-    @property
-    def deadline(self) -> float:
-        """When `Tick` is due."""
+    def _deadline(self) -> float:
         return min(
             self.downloads.deadline,
             self.uploads.deadline,
@@ -452,10 +457,11 @@ class Node:
             blob.usual_count += 0.1 * (m.count - blob.usual_count)
         if m.rate and not peer.rate:
             peer.rate = float(m.rate)
+        geometry = blob.geometry
         pieces = 0
         for index in m.pieces:
             pieces |= 1 << index
-        if pieces > blob.geometry.all:
+        if pieces >> geometry.count:
             self.state.blame(peer, "news of a piece that the blob does not have", blob)
             return
         blob.neighbour_has(neighbour, pieces)
@@ -463,14 +469,15 @@ class Node:
             self.announcer.claimed(blob, peer, m.term)
             if blob.hungry and m.pieces:
                 self.downloads.claim(peer, blob, pieces)
-        if blob.hungry:
-            self.downloads.offered(peer, blob, neighbour)
-            if not blob.missing:
-                self.downloads.look()  # the end: any news may show what is worth asking for twice
+        if blob.missing:
+            if neighbour.have & blob.missing and blob.want:
+                self.downloads.offered(peer, blob, neighbour)
+        elif blob.hungry:
+            self.downloads.look()  # the end: any news may show what is worth asking for twice
         if blob.seeding and pieces:
             self.seeder.neighbour_has(blob, peer.number, pieces)
             self.seeder.neighbours_changed(blob)
-        if neighbour.have == blob.geometry.all and neighbour.wanting:
+        if neighbour.wanting and neighbour.have.bit_count() == geometry.count:
             neighbour.wanting = False
             self.seeder.neighbours_changed(blob)
 
@@ -652,6 +659,7 @@ class Node:
                 self.trust.drop_all(blob)
             blob.want = None
             self._forget_blob(blob)
+        self.deadline = self._deadline()
         return self.state.out
 
     # -- time -------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from random import Random
 
 PIECE_SIZE_MIN = 256 * 1024  # bytes; smaller pieces cost more messages and signatures than they save in time
@@ -17,7 +18,7 @@ BLOB_SIZE_MAX = 1 << 40  # bytes; 65,536 pieces of 16 MiB, whose set is 8 KiB an
 PIECES_MAX = BLOB_SIZE_MAX // PIECE_SIZE_MAX
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Geometry:
     """The cut of a blob: `size` and `piece_size` in bytes, `count` pieces. An empty blob is one empty piece."""
 
@@ -41,7 +42,7 @@ class Geometry:
     def length(self, index: int) -> int:
         return min(self.piece_size, self.size - index * self.piece_size)
 
-    @property
+    @cached_property
     def all(self) -> int:
         """The set of all pieces."""
         return (1 << self.count) - 1

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from p2pd.swarm.blob import Blob
+from p2pd.swarm.blob import Blob, Neighbour
 from p2pd.swarm.commands import Allow, Pull, StopPull
 from p2pd.swarm.messages import GetLinks, Have
 from p2pd.swarm.pieces import indices, lowest, prefix_end
@@ -199,12 +199,17 @@ class Seeder:
             able = [(number, n) for number, n in wanting if len(n.shown) < bound and unclaimed & ~n.have]
             if not able:
                 break
-            number, neighbour = min(able, key=lambda e: (self._uploads.is_slow(e[0]), len(e[1].shown), self._s.random.random()))
+            number, neighbour = min(able, key=self._claimant)
             index = lowest(unclaimed & ~neighbour.have)
             neighbour.shown[index] = self._s.now
             neighbour.told |= 1 << index
             unclaimed &= ~(1 << index)
             self._s.send(number, Have(blob.digest, (index,), 0, 0, int(self._uploads.rate), seeding.term))
+
+    def _claimant(self, able: tuple[int, Neighbour]) -> tuple[bool, int, float]:
+        """Who is shown a piece first: not who takes pieces slowly, for a claim is gone for all others meanwhile."""
+        number, neighbour = able
+        return self._uploads.is_slow(number), len(neighbour.shown), self._s.random.random()
 
     def may_send(self, blob: Blob, peer: int, index: int) -> bool:
         """Whether a request fits the claims: another neighbour's piece is gone."""
