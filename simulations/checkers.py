@@ -107,9 +107,9 @@ class Checker:
         )
         if node.downloads.out > most_out:
             self._fail(host, f"{node.downloads.out} requests out")
-        queue = settings.places_most + max(settings.queued_most, settings.queued_whole_most)
-        if node.uploads.load > queue + settings.shown_to_one * len(node.state.peers):
-            self._fail(host, f"{node.uploads.load} uploads under way and queued")
+        held_most = settings.places_most * (1 + settings.queued_at_place)
+        if node.uploads.held > held_most + settings.shown_to_one * len(node.state.peers):
+            self._fail(host, f"{node.uploads.held} uploads under way and queued")
         if len(node.state.peers) > settings.connections_max + len(self._w.servers):
             self._fail(host, f"{len(node.state.peers)} connections")
 

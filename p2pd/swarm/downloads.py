@@ -247,12 +247,8 @@ class Downloads:
         assert blob.geometry and blob.chain
         now, settings = self._s.now, self._s.settings
         rid, self._next_rid = self._next_rid, self._next_rid + 1
-        usual = peer.usual_s or self._usual_s
         length = blob.geometry.length(index)
-        if usual:
-            late = max(settings.late_least_s, settings.late_factor * usual)
-        else:
-            late = max(settings.late_first_s, length / settings.slowest_rate)
+        late = self._late_after(peer, length)
         self._asked[rid] = Asked(
             rid,
             peer.number,
@@ -274,6 +270,14 @@ class Downloads:
         self._s.send(peer.number, Request(rid, blob.digest, index, linked, len(self._sources)))
         if hedge:
             self._s.out.append(Count("hedged", 1))
+
+    def _late_after(self, peer: Peer | None, length: int) -> float:
+        """Seconds after which a request counts as late."""
+        settings = self._s.settings
+        usual = max(self._usual_s, peer.usual_s if peer else 0.0)
+        if usual:
+            return max(settings.late_least_s, settings.late_factor * usual)
+        return max(settings.late_first_s, length / settings.slowest_rate)
 
     # -- what comes of it -------------------------------------------------------------------------------------------
 
@@ -360,6 +364,10 @@ class Downloads:
                 self._slower(asked)
                 self._in_vain(asked)
             elif asked.late_at <= now:
+                # What was usual when it was asked may not be now: in the beginning lines are empty.
+                asked.late_at = asked.sent + self._late_after(self._s.peers.get(asked.peer), asked.length)
+                if asked.late_at > now and not asked.late:
+                    continue
                 asked.late_at = NEVER
                 if not asked.late:
                     asked.late = True

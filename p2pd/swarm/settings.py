@@ -41,7 +41,6 @@ class Settings:
     # uploads
     places: int = 4
     places_most: int = 8  # beside receivers that drain at under half of our free rate
-    queued_most: int = 0
     queued_at_place: int = 8
     keep_place_s: float = 0.0  # for a peer that was sent what it asked for, until its next request
 

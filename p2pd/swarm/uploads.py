@@ -20,6 +20,8 @@ from p2pd.swarm.state import NEVER, Peer, State
 
 FULL = 99  # hundredths of our line: from here on it is spoken for
 SLOW_FLOOR_S = 0.25  # a transfer is never called slow before this
+SLOW_FIRST_S = 1.0  # ... nor before this, while our line's rate is not known
+SLOW_PIECES = 8  # times what a piece would take with the line to itself: twice its time in one of four places
 SLOW_RATIO = 0.4  # of the usual rate: who takes pieces slower than that is slow
 DRAIN_WEIGHT = 0.3  # of the newest transfer to a peer
 RATE_UP, RATE_DOWN = 0.5, 0.05  # how fast the estimate of our own line follows a faster, a slower transfer
@@ -92,7 +94,9 @@ class Uploads:
         sending = Sending(peer.number, request.rid, blob.digest, request.index, length, request.linked, first)
         place = self._places.get(peer.number)
         share = 1 / request.sources
-        if place is not None:
+        if first and self._claims_of(peer.number) >= self._s.settings.queued_at_place:
+            self._refuse(peer, request.rid, "busy")
+        elif place is not None:
             place.share = share
             if place.idle_until:
                 place.idle_until = 0.0
@@ -108,10 +112,18 @@ class Uploads:
             self._start(sending, share)
         elif first:
             self._waiting.insert(sum(1 for s in self._waiting if s.first), sending)
-        elif len(self._waiting) < self._s.settings.queued_most:
-            self._waiting.append(sending)
         else:
             self._refuse(peer, request.rid, "busy")
+
+    def _claims_of(self, peer: int) -> int:
+        place = self._places.get(peer)
+        queued = place.queue if place else ()
+        return sum(1 for s in (*self._waiting, *queued) if s.first and s.peer == peer)
+
+    @property
+    def held(self) -> int:
+        """Requests that are being sent, queued or waiting."""
+        return len(self._all())
 
     def refuse(self, peer: Peer, rid: int, reason: str) -> None:
         """Say no for another reason than load."""
@@ -236,7 +248,8 @@ class Uploads:
 
     def _slow_at(self, sending: Sending) -> float:
         """When a transfer no longer counts as one that occupies a place."""
-        return sending.started + (max(SLOW_FLOOR_S, 8 * sending.length / self.rate) if self.rate else SLOW_FLOOR_S)
+        usual = SLOW_PIECES * sending.length / self.rate if self.rate else SLOW_FIRST_S
+        return sending.started + max(SLOW_FLOOR_S, usual)
 
     def _start(self, sending: Sending, share: float, place: Place | None = None) -> bool:
         """Send it, in its peer's place or in a new one; False if it is not here any more."""

@@ -13,7 +13,7 @@ from simulations.world import World
 RATE = 1e6
 ROUND = PIECE_SIZE_MIN / RATE  # seconds for one piece on one line
 PLAIN = {"link": RATE, "latency": 1e-6, "upstream_delay": 0.0, "send_buffer": 0.0, "check_rate": 0.0, "piece_cost": 0.0}
-AT_ONCE = (("news_pieces", 1), ("news_s", 0.0))
+AT_ONCE = (("news_s", 0.0),)
 
 
 def blob(pieces: int) -> tuple[int]:

@@ -117,7 +117,7 @@ def test_queues_beyond_their_bounds_are_found(monkeypatch: pytest.MonkeyPatch, w
         case "requests":
             monkeypatch.setattr("p2pd.swarm.downloads.Downloads.out", property(lambda self: 10_000))
         case "uploads":
-            monkeypatch.setattr("p2pd.swarm.uploads.Uploads.load", property(lambda self: 10_000))
+            monkeypatch.setattr("p2pd.swarm.uploads.Uploads.held", property(lambda self: 10_000))
         case "peers":
             settings = (("connections_max", 0),)
             monkeypatch.setattr("simulations.checkers.Checker._fail", _raise)
