@@ -600,7 +600,7 @@ class Node:
 
     def _news(self, blob: Blob, pieces: tuple[int, ...]) -> Have:
         count = blob.present.bit_count()
-        return Have(blob.digest, pieces, count, self.uploads.load, int(self.uploads.rate), blob.term)
+        return Have(blob.digest, pieces, count, self.uploads.told_load, int(self.uploads.rate), blob.term)
 
     def _tell_news(self, blob: Blob, number: int, neighbour: Neighbour, messages: dict[int, Have]) -> None:
         new = blob.present & ~neighbour.told

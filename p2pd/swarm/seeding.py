@@ -158,7 +158,8 @@ class Seeder:
         limit = settings.alone_pieces
         if any(n.wanting for n in blob.neighbours.values()):
             window = max(settings.ahead_pieces, int(blob.geometry.count * settings.ahead_ratio))
-            waiting = (blob.present & ~blob.left & blob.computed).bit_count()
+            at_stake = blob.present & ~blob.left & blob.computed
+            waiting = (at_stake & ~self._uploads.leaving(blob.digest)).bit_count()
             if self._s.now - seeding.moved_at > settings.free_run_s:
                 window = waiting + settings.ahead_pieces  # nobody takes anything: a little at a time, for ourselves
             limit = max(0, window - waiting)

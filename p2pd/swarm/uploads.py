@@ -71,6 +71,12 @@ class Uploads:
         busy = [p.share for n, p in self._places.items() if not self._drains_slowly(n, p)]
         return int(100 * max(sum(busy), len(busy) / self._s.settings.places) + 0.5)
 
+    @property
+    def told_load(self) -> int:
+        """The load that the news tell. While somebody was refused, a place that gets free is for him: nobody else is
+        to come for it, else most of those who hear of it come in vain."""
+        return max(self.load, FULL) if self._refused else self.load
+
     def is_slow(self, peer: int) -> bool:
         """Whether a peer took what was sent to it at under half of the usual rate."""
         known = self._s.peers.get(peer)
@@ -108,7 +114,7 @@ class Uploads:
                 place.queue.append(sending)
             else:
                 self._refuse(peer, request.rid, "busy")
-        elif self._free_place() and not (self._waiting and not first):
+        elif (self._free_place() and not self._waiting) or (first and self._place_for_claim()):
             self._start(sending, share)
         elif first:
             self._waiting.insert(sum(1 for s in self._waiting if s.first), sending)
@@ -206,7 +212,7 @@ class Uploads:
     def pump(self) -> None:
         """Start what waits, while there are places; tell as many that were refused as there is room for."""
         self._end_idle()
-        while self._waiting and self._free_place():
+        while self._waiting and self._place_for_claim():
             sending = self._waiting.popleft()
             place = self._places.get(sending.peer)
             if place:
@@ -245,6 +251,18 @@ class Uploads:
 
     def _free_place(self) -> bool:
         return self.load < FULL
+
+    def _place_for_claim(self) -> bool:
+        """What nobody else has yet goes out as soon as there is any place: the whole fleet waits for it."""
+        return len(self._places) < self._s.settings.places or self._free_place()
+
+    def leaving(self, digest: bytes) -> int:
+        """The pieces of a blob that are on their way out."""
+        pieces = 0
+        for place in self._places.values():
+            if place.current.digest == digest:
+                pieces |= 1 << place.current.index
+        return pieces
 
     def _slow_at(self, sending: Sending) -> float:
         """When a transfer no longer counts as one that occupies a place."""
