@@ -100,6 +100,7 @@ class Connection:
         self._queued = 0
         self._uploads: deque[Outgoing] = deque()
         self._expected: dict[int, Incoming] = {}
+        self._upload_began = 0.0
         self._abandoned: dict[int, int] = {}  # rid -> bytes that may still come of it
         self._wake = trio.Event()
         self._is_resting = False  # the writer, for want of work
@@ -285,6 +286,7 @@ class Connection:
     # -- writing ----------------------------------------------------------------------------------------------------
 
     async def _write(self) -> None:
+        self._transport.hold_little(0)
         while not self._scope.cancel_called:
             if self._queue:
                 data = b"".join(self._queue)
@@ -297,6 +299,9 @@ class Connection:
                     await self._send_run(outgoing)
                 if outgoing.stopped or outgoing.sent == outgoing.length:
                     self._uploads.popleft()
+                    took = trio.current_time() - self._upload_began
+                    if took > 0 and outgoing.sent:
+                        self._transport.hold_little(outgoing.sent / took)
                     self._finish(outgoing)
             else:
                 self._transport.flush()
@@ -306,6 +311,8 @@ class Connection:
                 self._is_resting = False
 
     async def _send_run(self, outgoing: Outgoing) -> None:
+        if not outgoing.sent:
+            self._upload_began = trio.current_time()
         if self._up.debt() > 0:
             with trio.move_on_after(FRAMES_WAIT_S) as waiting:
                 await self._up.ready()

@@ -18,6 +18,9 @@ from p2pd.filesend import SendError, warm
 
 TCP_INFO_BYTES_ACKED = 120  # tcpi_bytes_acked, 8 bytes, in struct tcp_info of linux/tcp.h (Linux 4.1)
 TURN_BYTES = 1024 * 1024  # moved without letting the others have their turn: well under a millisecond
+UNSENT_S = 0.02  # of sending that the kernel holds ahead of the wire: longer than this loop's turns
+UNSENT_LEAST = 64 * 1024  # bytes; with less an uplink idles between two turns
+UNSENT_MOST = 4 * 1024 * 1024  # bytes; the most that Linux gives a socket by itself
 CALL_BYTES = 32 * 1024  # what a call counts beside its bytes, so that small frames count too
 
 
@@ -40,6 +43,7 @@ class Transport:
         self._sock.setblocking(False)
         self._moved = 0  # bytes since the last turn of the others
         self._is_corked = False
+        self._unsent = 0
         self.receiving_since: float | None = None
         self.sending_since: float | None = None
         self._set(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -91,6 +95,17 @@ class Transport:
     def flush(self) -> None:
         """Nothing more to be sent for now."""
         self._cork(False)
+
+    def hold_little(self, rate: float) -> None:
+        """Let the kernel take no more ahead of the wire than this rate (bytes/s) sends in UNSENT_S.
+
+        Else it swallows whole pieces on a slow line: then a place counts as free while its piece is still to be sent,
+        and a message waits behind all of it.
+        """
+        unsent = int(max(UNSENT_LEAST, min(UNSENT_MOST, rate * UNSENT_S)))
+        if not self._unsent or not self._unsent / 2 < unsent < self._unsent * 2:
+            self._unsent = unsent
+            self._set(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, unsent)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
