@@ -343,7 +343,8 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "size": _integer(-1, BLOB_SIZE_MAX),
     "index": _integer(0, PIECES_MAX - 1),
     "first": _integer(0, PIECES_MAX - 1),
-    "count": _integer(0, PIECES_MAX),
+    "count": _integer(1, LINKS_MAX),
+    "Have.count": _integer(0, PIECES_MAX),
     "offset": _integer(0, PIECE_SIZE_MAX - 1),
     "length": _integer(1, RUN_SIZE_MAX),
     "term": _integer(0, 1 << 40),
@@ -373,7 +374,7 @@ def _field_checks(kind: type) -> tuple[tuple[str, Callable[[Any], bool]], ...]:
         elif hint is str:
             check = _text
         else:
-            check = _CHECKS.get(field.name, _COUNT)
+            check = _CHECKS.get(f"{kind.__name__}.{field.name}") or _CHECKS.get(field.name, _COUNT)
         checks.append((field.name, check))
     return tuple(checks)
 
