@@ -103,7 +103,7 @@ async def silent_peers(place: Place) -> None:
 async def flooding_member(place: Place) -> None:
     """A member whose messages are all right, as fast as they go out."""
     digest = bytes.fromhex(place.blob.rpartition(":")[2].partition("?")[0])
-    kinds = (Join(digest, 1 << 20, b"\x0f", True, 0, 0, 0), Have(digest, (1,), 0, 0, 0), GetLinks(digest, 0, 1),
+    kinds = (Join(digest, 1 << 20, b"\x0f", True, 0, 0, 0), Have(digest, (1,), 1, 0, 0, 0), GetLinks(digest, 0, 1),
              Ping(), Leave(digest))  # fmt: skip
     flood = b"".join(map(encode, kinds)) * 200
 

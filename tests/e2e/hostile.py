@@ -208,7 +208,7 @@ class Peer:
         """Ask for everything; once something comes, read no more."""
         for index in pieces:
             self.next_rid += 1
-            await self.send(Request(self.next_rid, self.blob.digest, index, False))
+            await self.send(Request(self.next_rid, self.blob.digest, index, False, 1))
         if self.next_rid > 6:
             self.hostile.tell("harm done")
             await trio.sleep_forever()
@@ -319,7 +319,7 @@ async def false_grant(peer: Peer, request: Request | None) -> None:
 
 async def stolen_lease(peer: Peer, request: Request | None) -> None:
     """It says that it holds the lease, by the highest term that there is."""
-    await peer.send(Have(peer.blob.digest, (), 0, 0, 1 << 40))
+    await peer.send(Have(peer.blob.digest, (), 0, 0, 0, 1 << 40))
 
 
 HARMS: dict[str, Callable[[Peer, Request | None], Awaitable[None]]] = {

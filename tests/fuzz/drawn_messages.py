@@ -76,6 +76,8 @@ def _value(draw: Draw, name: str, kind: str) -> Any:
         return draw.octets(64)
     if name in ("index", "first", "rid", "count"):
         return draw.number(COUNT)
+    if name == "sources":
+        return 1 + draw.number(COUNT)
     if kind == "bool":
         return draw.flag()
     if kind == "str":

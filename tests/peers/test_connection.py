@@ -48,13 +48,13 @@ async def test_a_piece_goes_through_and_is_checked() -> None:
     data, sink = blob_bytes(SIZE), Sink(SIZE)
     async with talk() as it:
         it.expect(1, data, sink)
-        await it.wire.send(Cancel(5), runs_of(1, data), Have(b"d" * 32, (1,), 0, 0, 0))
+        await it.wire.send(Cancel(5), runs_of(1, data), Have(b"d" * 32, (1,), 1, 0, 0, 0))
         await it.handler.until("piece", 1, True)
         assert it.handler.told[:2] == [("message", Cancel(5)), ("started", 1)]  # frames need not wait for the disk
         assert bytes(sink.data) == data
         assert it.handler.received == {1: SIZE}
         assert it.connection.bytes_in == SIZE
-        await it.handler.until("message", Have(b"d" * 32, (1,), 0, 0, 0))
+        await it.handler.until("message", Have(b"d" * 32, (1,), 1, 0, 0, 0))
 
 
 async def test_a_wrong_byte_is_found_and_not_even_written() -> None:
@@ -423,7 +423,7 @@ async def test_an_answer_goes_out_whatever_comes_behind_the_question(behind: lis
 
 async def test_answers_that_the_socket_does_not_take_go_out_later_in_order() -> None:
     async with talk() as it:
-        news = [Have(bytes([n]) * 32, tuple(range(1000)), 0, 0, 0) for n in range(200)]
+        news = [Have(bytes([n]) * 32, tuple(range(1000)), 1000, 0, 0, 0) for n in range(200)]
         size = sum(len(encode(message)) for message in news)
         assert size < QUEUE_BYTES_MAX
 

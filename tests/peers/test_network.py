@@ -172,7 +172,7 @@ async def test_a_piece_crosses_is_checked_and_counted() -> None:
         for rid, index in ((11, 0), (12, 2), (13, 1)):
             a.links[at_a, rid] = links[index]
             a.do(cmd.Fetch(at_a, rid, DIGEST, index))
-            a.do(cmd.Send(at_a, Request(rid, DIGEST, index, True)))
+            a.do(cmd.Send(at_a, Request(rid, DIGEST, index, True, 1)))
         requests = await b.until(ev.Received, 3)
         for event in requests:
             b.do(cmd.Upload(at_b, event.message.rid, DIGEST, event.message.index, ()))

@@ -33,7 +33,7 @@ async def test_a_piece_crosses_between_members(tmp_path: Path) -> None:
         for rid, index in ((11, 0), (12, 2), (13, 1)):
             a.links[at_a, rid] = links_of(DATA)[index]
             a.do(cmd.Fetch(at_a, rid, DIGEST, index))
-            a.do(cmd.Send(at_a, Request(rid, DIGEST, index, True)))
+            a.do(cmd.Send(at_a, Request(rid, DIGEST, index, True, 1)))
         for event in await b.until(ev.Received, 3):
             b.do(cmd.Upload(at_b, event.message.rid, DIGEST, event.message.index, ()))
         assert await a.until(ev.PieceChecked, 3) == [ev.PieceChecked(at_a, rid, True) for rid in (11, 12, 13)]

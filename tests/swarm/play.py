@@ -71,12 +71,14 @@ class Play:
     def hear(self, name: str, message: Message) -> list[cmd.Command]:
         return self.event(ev.Received(self.numbers[name], message))
 
-    def join(self, name: str, *pieces: int, wanting: bool = True, term: int = 0, digest: bytes = BLOB) -> None:
+    def join(
+        self, name: str, *pieces: int, wanting: bool = True, term: int = 0, load: int = 0, digest: bytes = BLOB
+    ) -> None:
         held = sum(1 << i for i in pieces)
-        self.hear(name, Join(digest, SIZE, pack(held, COUNT), wanting, term, 0, 0))
+        self.hear(name, Join(digest, SIZE, pack(held, COUNT), wanting, term, load, 0))
 
-    def have(self, name: str, *pieces: int, term: int = 0, load: int = 0) -> None:
-        self.hear(name, Have(BLOB, pieces, load, 0, term))
+    def have(self, name: str, *pieces: int, term: int = 0, load: int = 0, count: int = 0) -> None:
+        self.hear(name, Have(BLOB, pieces, count, load, 0, term))
 
     def voucher(
         self, name: str, signed_by: str, first: int, end: int, states: list[bytes] = STATES, term: int = 1
@@ -116,8 +118,8 @@ class Play:
         for index in pieces:
             self.event(ev.PieceStored(BLOB, index, states[index + 1], seconds))
 
-    def request(self, name: str, rid: int, index: int, linked: bool = False) -> list[cmd.Command]:
-        return self.hear(name, Request(rid, BLOB, index, linked))
+    def request(self, name: str, rid: int, index: int, linked: bool = False, sources: int = 1) -> list[cmd.Command]:
+        return self.hear(name, Request(rid, BLOB, index, linked, sources))
 
     def uploaded(self, name: str, rid: int, whole: bool = True) -> list[cmd.Command]:
         return self.event(ev.UploadDone(self.numbers[name], rid, LENGTH if whole else 0, whole))

@@ -36,7 +36,7 @@ def test_a_wish_is_announced_at_once() -> None:
     [a] = announcements(p, "tracker")
     assert (a.digest, a.size, a.upstream, a.repository, a.kind) == (BLOB, SIZE, "reg", "app", "blob")
     assert (a.primary, a.wanting, a.waiting, a.stuck, a.can_pull, a.complete) == (True, True, True, False, True, False)
-    assert (a.term, a.progress, a.need) == (0, 0, 20)
+    assert (a.term, a.progress, a.need) == (0, 0, 24)
 
 
 def test_what_is_known_later_is_told() -> None:

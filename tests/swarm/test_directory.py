@@ -636,7 +636,7 @@ def test_a_stranger_is_not_heard() -> None:
 def test_other_messages_are_passed_over() -> None:
     o = Office("a")
     assert o.tell("a", Ping()) == []
-    assert o.tell("a", Have(BLOB, (1,), 0, 0, 0)) == []
+    assert o.tell("a", Have(BLOB, (1,), 1, 0, 0, 0)) == []
 
 
 def test_words_about_an_unknown_blob() -> None:

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from p2pd.swarm.commands import Abandon, Blame, Close, Count, Fetch, Keep, Prove, Send
-from p2pd.swarm.events import Reading
-from p2pd.swarm.messages import Cancel, Have, Join, Refuse, Request
+from p2pd.swarm.events import PullEnded, Reading
+from p2pd.swarm.messages import Cancel, Join, Refuse, Request
 from tests.swarm.fakes import contact, digest_of, vouch
 from tests.swarm.play import ALL, BLOB, COUNT, LENGTH, SIZE, STATES, Play, wanter
 
@@ -162,6 +162,155 @@ def test_two_requests_at_one_uploader_at_a_time() -> None:
     assert len(p.asked()["b"]) == 2
     p.join("c", *range(COUNT))
     assert len(p.asked()["c"]) == 2
+    p.now += 0.1
+    [(rid, _), _] = p.asked()["c"]
+    p.checked("c", rid)
+    assert list(p.asked()) == ["c"]  # the next one at the same: its line stays full
+    assert len(p.asked()["c"]) == 1
+
+
+def test_a_fast_uploader_is_asked_for_what_its_line_takes() -> None:
+    """So that nothing stands still while a request travels; but for no more than a few."""
+    p = wanter("b", at_one_most=5)
+    p.join("b", *range(COUNT))
+    [(rid, _), _] = p.asked()["b"]
+    p.now += 0.001  # 262 MB/s: 30 pieces in pipeline_s
+    p.checked("b", rid)
+    assert p.node.state.peers[p.numbers["b"]].asked == 5
+
+
+# -- sources ----------------------------------------------------------------------------------------------------------
+
+
+def sources(p: Play) -> list[str]:
+    """Whom it asks now."""
+    return sorted({p.names[a.peer] for a in p.node.downloads.of_blob(BLOB)})
+
+
+def all_have(p: Play, *names: str, upto: int = COUNT) -> None:
+    for name in names:
+        p.join(name, *range(upto))
+
+
+def test_at_most_four_are_asked_at_a_time() -> None:
+    p = wanter(*"bcdef", at_one_uploader=1)
+    all_have(p, *"bcdef")
+    assert sources(p) == list("bcde")
+    p.down("c")
+    assert sources(p) == list("bdef")
+
+
+def test_a_request_says_how_many_are_asked() -> None:
+    p = wanter(*"bcdef", at_one_uploader=1)
+    said = []
+    for name in "bcde":
+        p.join(name, *range(COUNT))
+        said += [m.sources for m in p.sent(name, Request)]
+    assert said == [1, 2, 3, 4]
+    p.now += 0.05
+    p.checked("b", p.node.downloads.of_blob(BLOB)[0].rid)
+    assert [m.sources for m in p.sent("b", Request)] == [4]
+    p.down("c")
+    assert len(sources(p)) == 3
+    p.checked("b", next(a.rid for a in p.node.downloads.of_blob(BLOB) if p.names[a.peer] == "b"))
+    assert [m.sources for m in p.sent("b", Request)] == [3]
+
+
+def test_news_of_one_more_make_no_fifth_source() -> None:
+    p = wanter(*"bcdef", at_one_uploader=1)
+    all_have(p, *"bcde", upto=5)
+    p.join("f")
+    p.have("f", 7)
+    assert p.asked() == {}
+    p.down("b")
+    assert "f" in sources(p)
+
+
+def test_a_source_whose_pieces_all_came_makes_room_for_another() -> None:
+    p = wanter("b", "c", sources=1)
+    p.join("b", 0)
+    p.join("c", *range(COUNT))
+    assert sources(p) == ["b"]
+    p.now += 0.05
+    p.checked("b", p.node.downloads.of_blob(BLOB)[0].rid)
+    assert sources(p) == ["c"]
+
+
+def test_who_pulls_from_upstream_asks_one() -> None:
+    """What comes from upstream feeds everybody: peers must not take its share of the line."""
+    p = Play()
+    p.tracker()
+    other = digest_of("other")
+    p.want(digest=other)
+    p.lease(digest=other)
+    assert other in p.node.state.pulls
+    p.want()
+    for name in "bcd":
+        p.up(name)
+    all_have(p, *"bcd")
+    assert sources(p) == ["b"]
+    p.event(PullEnded(other, "missing"))
+    assert sources(p) == list("bcd")
+
+
+def told_counts(p: Play, count: int, *names: str) -> None:
+    """The neighbours say that they have so many pieces, often enough to be believed."""
+    for _ in range(30):
+        for name in names:
+            p.have(name, count=count)
+    p.now += 0.1
+
+
+@pytest.mark.parametrize(
+    ("count", "wanting", "asked"), [(0, True, 4), (4, True, 4), (8, True, 5), (40, True, 6), (40, False, 4)]
+)
+def test_who_is_behind_its_neighbours_asks_more(count: int, wanting: bool, asked: int) -> None:
+    """Those who have finished are no measure."""
+    p = wanter(*"bcdefghi", at_one_uploader=1)
+    for name in "bcdefgh":
+        p.join(name)
+    p.join("i", wanting=wanting)
+    told_counts(p, count, "i")
+    all_have(p, *"bcdefgh")
+    assert len(sources(p)) == asked
+
+
+def test_who_is_ahead_of_its_neighbours_asks_fewer() -> None:
+    p = wanter("s", *"bcdef", at_one_uploader=1)
+    p.join("s", *range(6))
+    while p.node.downloads.out:
+        p.now += 0.01
+        p.checked("s", p.node.downloads.of_blob(BLOB)[0].rid)
+    p.down("s")
+    for name in "bcdef":
+        p.join(name)
+    told_counts(p, 1, "b")  # six here, one there
+    all_have(p, *"bcdef")
+    assert len(sources(p)) == 3
+
+
+def test_beside_slow_sources_more_are_asked() -> None:
+    p = wanter(*"bcdefgh", at_one_uploader=1)
+    all_have(p, *"bcde", upto=8)
+    typical = 1e7
+    p.node.downloads._typical = typical
+    for name in "bcde":
+        p.node.state.peers[p.numbers[name]].rate = typical / 10
+    all_have(p, *"fgh")
+    assert len(sources(p)) == p.node.state.settings.sources_most
+
+
+def test_who_has_more_room_and_a_usual_rate_goes_before() -> None:
+    p = wanter("x", "b", "c", "d", sources=1)
+    p.join("x", 0)
+    p.join("b", *range(1, COUNT), load=75)
+    p.join("c", *range(1, COUNT), load=0)
+    p.join("d", *range(1, COUNT), load=0)
+    p.node.downloads._typical = 1e7
+    p.node.state.peers[p.numbers["d"]].rate = 1e5  # idle because nobody likes to wait for it
+    p.node.state.peers[p.numbers["c"]].rate = p.node.state.peers[p.numbers["b"]].rate = 1e7
+    p.down("x")
+    assert sources(p) == ["c"]
 
 
 def test_no_piece_is_asked_twice() -> None:
@@ -172,7 +321,7 @@ def test_no_piece_is_asked_twice() -> None:
 
 
 def test_the_rarest_first() -> None:
-    p = wanter("b", "c", "d", requests_least=8)
+    p = wanter("b", "c", "d", sources=8)
     for name in "cd":
         p.join(name, *range(COUNT - 1))
     for a in p.node.downloads.of_blob(BLOB):
@@ -195,12 +344,28 @@ def test_busy_is_asked_again_after_a_while() -> None:
     p = wanter("b")
     p.join("b", 3)
     _, rid, _ = only(p.asked())
-    p.hear("b", Refuse(rid, "busy", 3))
+    p.hear("b", Refuse(rid, "busy", 100))
     assert p.of(Abandon) == [Abandon(p.numbers["b"], rid)]
     assert p.asked() == {}
-    p.wait(0.4)
+    p.wait(0.04)
     assert p.asked() == {}
-    p.wait(0.2)  # with nothing else going on
+    p.wait(0.02)  # with nothing else going on
+    assert only(p.asked())[::2] == ("b", 3)
+
+
+@pytest.mark.parametrize(("usual_s", "again_s"), [(0.01, 0.05), (0.2, 0.2), (3.0, 0.5)])
+def test_busy_is_asked_again_after_what_a_piece_takes(usual_s: float, again_s: float) -> None:
+    p = wanter("b", "c")
+    p.join("c", 0)
+    _, rid, _ = only(p.asked())
+    p.now += usual_s
+    p.checked("c", rid)
+    p.join("b", 3)
+    _, rid, _ = only(p.asked())
+    p.hear("b", Refuse(rid, "busy", 100))
+    p.wait(again_s - 0.01)
+    assert p.asked() == {}
+    p.wait(0.02)
     assert only(p.asked())[::2] == ("b", 3)
 
 
@@ -209,12 +374,14 @@ def test_who_was_busy_and_has_news_is_asked_after_the_while() -> None:
     p.join("b", 3)
     _, rid, _ = only(p.asked())
     p.join("c", 3)
-    p.hear("b", Refuse(rid, "busy", 3))
+    p.hear("b", Refuse(rid, "busy", 100))
     _, rid, _ = only(p.asked())
     p.checked("c", rid)
-    p.have("b", 5)
+    p.have("b", 5, load=100)
     assert p.asked() == {}
-    p.wait(0.6)
+    p.wait(0.04)
+    assert p.asked() == {}
+    p.wait(0.02)
     assert only(p.asked())[::2] == ("b", 5)
 
 
@@ -222,9 +389,9 @@ def test_busy_is_asked_again_at_its_notice() -> None:
     p = wanter("b")
     p.join("b", 3)
     _, rid, _ = only(p.asked())
-    p.hear("b", Refuse(rid, "busy", 3))
-    p.now += 0.1
-    p.have("b", load=1)
+    p.hear("b", Refuse(rid, "busy", 100))
+    p.now += 0.01
+    p.have("b", load=75)
     assert only(p.asked())[::2] == ("b", 3)
 
 
@@ -233,7 +400,7 @@ def test_busy_is_asked_elsewhere_at_once() -> None:
     p.join("b", 3)
     _, rid, _ = only(p.asked())
     p.join("c", 3)
-    p.hear("b", Refuse(rid, "busy", 3))
+    p.hear("b", Refuse(rid, "busy", 100))
     assert only(p.asked())[::2] == ("c", 3)
 
 
@@ -254,18 +421,24 @@ def test_a_refusal_of_what_was_not_asked() -> None:
     p = wanter("b", "c")
     p.join("b", 3)
     _, rid, _ = only(p.asked())
-    assert p.hear("c", Refuse(rid, "busy", 3)) == []
-    assert p.hear("b", Refuse(rid + 7, "busy", 3)) == []
+    assert p.hear("c", Refuse(rid, "busy", 100)) == []
+    assert p.hear("b", Refuse(rid + 7, "busy", 100)) == []
 
 
 def test_a_full_uploader_is_passed_over() -> None:
     p = wanter("b", "c")
-    p.have("b", load=0)
-    p.join("b", 3)
-    p.hear("b", Have(BLOB, (4,), 9, 0, 0))
+    p.join("b", load=100)
+    p.have("b", 4, load=99)
     assert p.asked() == {}  # it said that it is full
     p.join("c", 4)
     assert only(p.asked())[::2] == ("c", 4)
+
+
+def test_a_full_uploader_whose_place_is_ours_is_asked() -> None:
+    p = wanter("b")
+    p.join("b", 3)
+    p.have("b", 4, load=100)  # our own request is a part of that
+    assert only(p.asked())[::2] == ("b", 4)
 
 
 # -- late, lost, stalled ----------------------------------------------------------------------------------------------
@@ -343,7 +516,8 @@ def test_at_the_end_what_is_expected_late_is_asked_twice() -> None:
         p.checked("c", asked.rid)
     assert p.blob().flying.bit_count() == 2
     last = p.node.downloads.of_blob(BLOB)[-1]
-    p.have("c", load=6)  # a long queue before ours
+    p.now = last.sent + 2.5 * p.node.downloads._usual_s  # so late it is expected then, but not late yet
+    assert last.late_at > p.now
     p.have("b", last.index, load=0)
     hedged = [a for a in p.node.downloads.of_piece(BLOB, last.index) if a.peer == p.numbers["b"]]
     assert len(hedged) == 1
@@ -353,17 +527,17 @@ def test_at_the_end_what_is_expected_late_is_asked_twice() -> None:
 
 
 def test_what_the_seeder_shows_is_asked_at_once_even_beside_a_full_set() -> None:
-    p = wanter("s", "b", "c", requests_least=2)
+    p = wanter("s", "b", "c", sources=2)
     p.join("b", 0, 1)
     p.join("c", 2, 3)
-    assert p.node.downloads.out == 2
+    assert p.node.downloads.out == 4
     p.join("s", term=1)
     p.have("s", 9, term=1)
     assert only(p.asked())[::2] == ("s", 9)
 
 
 def test_what_others_tell_is_no_claim() -> None:
-    p = wanter("s", "b", "c", requests_least=2)
+    p = wanter("s", "b", "c", sources=2)
     p.join("b", 0, 1)
     p.join("c", 2, 3)
     p.join("s")
@@ -433,7 +607,7 @@ def test_a_blob_of_one_piece_needs_no_voucher() -> None:
 
 def test_a_blob_with_a_waiting_client_comes_first() -> None:
     other = digest_of("other")
-    p = Play(requests_least=2, at_one_uploader=4)
+    p = Play(requests_most=2, at_one_uploader=4)
     p.tracker()
     p.want(clients=0)
     p.want(digest=other, clients=1)

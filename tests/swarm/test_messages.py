@@ -27,11 +27,13 @@ NUMBERS = {
     "index": (0, PIECES_MAX - 1),
     "first": (0, PIECES_MAX - 1),
     "count": (1, m.LINKS_MAX),
+    "Have.count": (0, PIECES_MAX),
     "offset": (0, PIECE_SIZE_MAX - 1),
     "length": (1, m.RUN_SIZE_MAX),
     "term": (0, 1 << 40),
     "rid": (0, 1 << 40),
     "need": (0, m.PEERS_MAX),
+    "sources": (1, m.PEERS_MAX),
     "hold_s": (0, 86400),
     "retry_s": (0, 86400),
     "load": (0, 1 << 62),
@@ -41,6 +43,10 @@ NUMBERS = {
 }
 OCTETS = {"key": (32, 32), "signature": (64, 64), "digest": (32, 32), "node_id": (20, 20)}
 LISTS = {"states": m.LINKS_MAX + 1, "digests": m.HOLDINGS_MAX, "peers": m.PEERS_MAX}
+
+
+def bounds(kind: type, name: str) -> tuple[int, int]:
+    return NUMBERS.get(f"{kind.__name__}.{name}") or NUMBERS[name]
 
 
 def octets(low: int, high: int) -> st.SearchStrategy[bytes]:
@@ -62,7 +68,7 @@ def field_strategy(kind: type, name: str, hint: object) -> st.SearchStrategy:
         return octets(*OCTETS[name])
     if hint is bool:
         return st.booleans()
-    return TEXT if hint is str else st.integers(*NUMBERS[name])
+    return TEXT if hint is str else st.integers(*bounds(kind, name))
 
 
 def message(kind: type) -> st.SearchStrategy:
@@ -81,7 +87,7 @@ def raw(kind: type) -> Message:
         elif name in OCTETS:
             values[name] = bytes(OCTETS[name][0])
         elif name in NUMBERS:
-            values[name] = NUMBERS[name][0]
+            values[name] = bounds(kind, name)[0]
         else:
             values[name] = {bool: False, str: "", bytes: b""}.get(hint, ())
     return kind(**values)
@@ -174,7 +180,7 @@ def numbered() -> list[tuple[type, str]]:
 
 @pytest.mark.parametrize(("kind", "name"), numbered(), ids=lambda v: v if isinstance(v, str) else v.__name__)
 def test_the_bounds_of_every_number(kind: type, name: str) -> None:
-    low, high = NUMBERS[name]
+    low, high = bounds(kind, name)
     contact = [b"n" * 20, "", "", "", 0]
 
     def carried(value: object) -> bytes:

@@ -165,8 +165,9 @@ def test_unknown_matters_are_passed_over() -> None:
     p.up("b")
     other = digest_of("other")
     for message in (
-        Leave(other), Have(other, (1,), 0, 0, 0), Cancel(5), Refuse(5, "busy", 1), vouch("x", other, 5, 0, STATES[:2]),
-        Join(other, 5, b"\0", True, 0, 0, 0), retraction("x"), Ping(), Withdraw(other),
+        Leave(other), Have(other, (1,), 1, 0, 0, 0), Cancel(5), Refuse(5, "busy", 1),
+        vouch("x", other, 5, 0, STATES[:2]), Join(other, 5, b"\0", True, 0, 0, 0),
+        retraction("x"), Ping(), Withdraw(other),
     ):  # fmt: skip
         p.hear("b", message)
         assert p.done == []
@@ -308,33 +309,144 @@ def test_idle_blobs_leave_the_memory() -> None:
     assert len(p.node.state.blobs) <= 3
     assert len(p.node.state.stored) == 6
     p.hear("b", Join(small[0], 100, b"\0", True, 0, 0, 0))
-    assert [type(c) for c in p.hear("b", Request(1, small[0], 0, True))] == [Upload]
+    assert [type(c) for c in p.hear("b", Request(1, small[0], 0, True, 1))] == [Upload]
 
 
 # -- news -------------------------------------------------------------------------------------------------------------
 
 
-def test_news_go_out_in_batches() -> None:
-    p = wanter("b", "c")
-    p.join("c")
-    p.join("b")
-    fetch(p, "b", 1, 2, 3)
-    assert p.told(Have) == {}
-    p.wait(0.06)
-    [news] = p.sent("c", Have)
-    assert sorted(news.pieces) == [1, 2, 3]
-    p.wait(1)
-    assert p.told(Have) == {}
+def news(p: Play, name: str) -> list[tuple[int, ...]]:
+    """The pieces that that peer was told of, as messages, since `p.ever` was cleared."""
+    number = p.numbers[name]
+    return [
+        tuple(sorted(c.message.pieces))
+        for c in p.ever
+        if isinstance(c, Send) and c.peer == number and isinstance(c.message, Have)
+    ]
 
 
-def test_eight_pieces_are_news_at_once() -> None:
+def test_news_go_out_at_once_and_then_in_batches() -> None:
     p = wanter("b", "c")
     p.join("c")
     p.join("b")
     p.ever.clear()
-    fetch(p, "b", *range(8))
-    news = [c.message for c in p.ever if isinstance(c, Send) and isinstance(c.message, Have)]
-    assert [len(m.pieces) for m in news if m.pieces] == [8, 8]
+    fetch(p, "b", 1)
+    assert news(p, "c") == [(1,)]  # nothing was told for a while: no reason to wait
+    fetch(p, "b", 2, 3)
+    p.wait(0.05)
+    assert news(p, "c") == [(1,)]
+    p.wait(0.02)
+    assert news(p, "c") == [(1,), (2, 3)]
+    fetch(p, "b", 4)
+    assert news(p, "c") == [(1,), (2, 3)]
+    p.wait(0.06)
+    assert news(p, "c") == [(1,), (2, 3), (4,)]
+    p.wait(1)
+    assert p.told(Have) == {}
+
+
+def test_news_say_how_many_pieces_are_here() -> None:
+    p = wanter("b", "c")
+    p.join("c")
+    p.join("b")
+    p.ever.clear()
+    fetch(p, "b", 1)
+    fetch(p, "b", 2, 3)
+    p.wait(0.1)
+    told = [c.message for c in p.ever if isinstance(c, Send) and isinstance(c.message, Have)]
+    assert [(m.count, m.load) for m in told] == [(1, 0), (3, 0)]  # to c: b has them all
+
+
+def test_nobody_is_told_of_what_it_has_or_was_told_of() -> None:
+    p = wanter("b", "c", "d")
+    p.join("c", 1)
+    p.join("d")
+    p.join("b")
+    p.ever.clear()
+    fetch(p, "b", 1, 2, 3)
+    p.have("d", 3)
+    p.wait(1)
+    assert news(p, "b") == []  # it has them all
+    assert sorted(sum(news(p, "c"), ())) == [2, 3]
+    assert sorted(sum(news(p, "d"), ())) == [1, 2]
+    p.ever.clear()
+    fetch(p, "b", 5)
+    p.wait(1)
+    assert news(p, "c") == news(p, "d") == [(5,)]
+
+
+def test_who_joins_is_told_of_all_by_that_and_of_the_rest_by_news() -> None:
+    p = wanter("b", "c")
+    p.join("b")
+    fetch(p, "b", 1, 2)
+    p.join("c")
+    assert [m.pieces for m in p.sent("c", Join)] == [pack(0b110, COUNT)]
+    p.ever.clear()
+    fetch(p, "b", 3)
+    p.wait(1)
+    assert news(p, "c") == [(3,)]
+
+
+def test_who_comes_anew_is_told_anew() -> None:
+    p = wanter("b", "c")
+    p.join("c")
+    p.join("b")
+    fetch(p, "b", 1, 2)
+    p.wait(1)
+    p.down("c")
+    p.up("c")
+    assert [m.pieces for m in p.sent("c", Join)] == [pack(0b110, COUNT)]
+
+
+def test_the_holder_of_the_lease_is_told_of_what_it_has_too() -> None:
+    """That is how a seeder sees that a piece has arrived elsewhere."""
+    p = wanter("s", "b")
+    p.join("b")
+    p.join("s", term=1)
+    p.ever.clear()
+    p.have("s", 4, term=1)
+    p.have("b", 5)
+    p.now += 1
+    p.checked("s", p.node.downloads.of_piece(BLOB, 4)[0].rid)
+    p.wait(1)
+    assert news(p, "s") == [(4,)]
+
+
+def test_who_is_served_here_and_has_little_to_ask_for_hears_at_once() -> None:
+    p = wanter("b", "c", "d")
+    for name in "cdb":
+        p.join(name)
+    fetch(p, "b", 1)
+    p.request("c", 1, 1)
+    p.ever.clear()
+    fetch(p, "b", 2)
+    assert (news(p, "c"), news(p, "d")) == ([(2,)], [])
+    fetch(p, "b", 3, 4, 5, 6, 7)
+    assert len(sum(news(p, "c"), ())) == 4  # with the first one it has five to ask for: the rest can wait
+    assert news(p, "d") == []
+    p.wait(0.1)
+    assert sorted(sum(news(p, "c"), ())) == [2, 3, 4, 5, 6, 7]
+    assert news(p, "d") == [(2, 3, 4, 5, 6, 7)]
+
+
+def test_what_was_lost_and_came_again_is_news_again() -> None:
+    p = Play()
+    p.tracker()
+    p.want()
+    for name in "bc":
+        p.up(name)
+        p.join(name)
+    p.voucher("b", "bad", 0, COUNT)
+    fetch(p, "b", 1, 2)
+    p.wait(1)
+    p.hear("b", retraction("bad"))
+    assert p.present == []
+    assert [m.pieces for m in p.sent("c", Join)] == [bytes(2)]
+    p.voucher("b", "good", 0, COUNT)
+    p.ever.clear()
+    fetch(p, "b", 1)  # and 2, which it has still
+    p.wait(1)
+    assert sorted(sum(news(p, "c"), ())) == [1, 2]
 
 
 def test_who_wants_nothing_gets_no_news() -> None:

@@ -190,7 +190,7 @@ def test_a_claimed_piece_is_gone_for_others() -> None:
 
 
 def test_a_claimed_piece_goes_before_what_has_left() -> None:
-    p = seeder("b", "c", "d", pieces=2, queued_most=1)
+    p = seeder("b", "c", "d", pieces=2, places=1)
     claims = {name: index for name in "bcd" for index in p.blob().neighbours[p.numbers[name]].shown}
     first, second = sorted(claims, key=lambda name: claims[name])
     [third] = set("bcd") - {first, second}
@@ -198,13 +198,15 @@ def test_a_claimed_piece_goes_before_what_has_left() -> None:
     p.now += 0.05
     p.uploaded(first, 1)
     p.request(first, 2, 0)  # once more: it has left already
+    p.request(first, 3, 0)
     p.request(third, 2, 0)
-    assert p.refused(third) == []
+    assert p.refused(third) == [(2, "busy")]
     p.request(second, 1, 1)
     assert p.refused(second) == []
     p.now += 0.05
     p.uploaded(first, 2)
     assert [(c.peer, c.index) for c in p.of(Upload)] == [(p.numbers[second], 1)]
+    assert p.refused(first) == [(3, "busy")]
 
 
 def test_a_claim_that_does_not_move_is_open_again() -> None:

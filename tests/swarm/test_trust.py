@@ -21,7 +21,7 @@ def forged_from(seam: int) -> list[bytes]:
 
 def hungry(*neighbours: str, holder: str = "") -> Play:
     """A node that wants the blob and knows no link yet; its neighbours have all of it."""
-    p = Play(at_one_uploader=COUNT, requests_least=COUNT)
+    p = Play(at_one_uploader=COUNT)
     p.tracker()
     p.want()
     p.wait(0)

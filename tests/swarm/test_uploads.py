@@ -1,6 +1,8 @@
-"""Playbooks of sending: places, the queue, refusals, and who is told that there is room again."""
+"""Playbooks of sending: places, shares, claims, refusals, and who is told that there is room again."""
 
 from __future__ import annotations
+
+import pytest
 
 from p2pd.swarm.commands import Count, StopUpload, Upload
 from p2pd.swarm.events import Stored
@@ -13,7 +15,7 @@ from tests.swarm.play import BLOB, COUNT, STATES, Play, seeder, wanter
 
 def holder(*neighbours: str, pieces: int = COUNT - 1, **settings: object) -> Play:
     """A node that has pieces, hides none of them, and wants the rest."""
-    p = wanter("source", **({"queued_most": 2} | settings))
+    p = wanter("source", **settings)
     p.join("source", *range(COUNT))
     while len(p.present) < pieces:
         p.checked("source", p.node.downloads.of_blob(BLOB)[0].rid)
@@ -38,84 +40,348 @@ def test_the_voucher_goes_before_the_piece_where_it_is_not_known() -> None:
     assert voucher.first <= 2 < voucher.first + len(voucher.states) - 1
 
 
-def test_one_place_a_queue_and_a_refusal() -> None:
-    p = holder("b", "c", "d", "e")
-    assert [type(c) for c in p.request("b", 1, 0)] == [Upload]
-    assert p.request("c", 1, 0) == []
-    assert p.request("d", 1, 0) == []
-    p.request("e", 1, 0)
-    assert p.sent("e") == [Refuse(1, "busy", 3)]
+# -- places -----------------------------------------------------------------------------------------------------------
+
+
+def receivers(p: Play, *names: str, sources: int = 4) -> None:
+    """Each asks for piece 0 and says how many it asks."""
+    for name in names:
+        p.request(name, 1, 0, sources=sources)
+
+
+def uploads(p: Play) -> list[tuple[str, int, int]]:
+    """(peer, rid, piece) of what is sent now."""
+    return [(p.names[c.peer], c.rid, c.index) for c in p.of(Upload)]
+
+
+def test_who_asks_at_four_takes_a_quarter_and_the_fifth_is_refused() -> None:
+    p = holder(*"bcdef")
+    for name, load in zip("bcde", (25, 50, 75, 100), strict=True):
+        p.request(name, 1, 0, sources=4)
+        assert uploads(p) == [(name, 1, 0)]
+        assert p.node.uploads.load == load
+    p.request("f", 1, 0, sources=4)
+    assert p.sent("f") == [Refuse(1, "busy", 100)]
     assert p.of(Count) == [Count("refused", 1)]
+    assert uploads(p) == []
+    assert sorted(p.names[n] for n in p.node.uploads.served()) == list("bcde")
+
+
+@pytest.mark.parametrize(("sources", "places"), [(1, 1), (2, 2), (3, 3), (4, 4), (6, 4), (64, 4)])
+def test_a_receivers_sources_say_what_it_takes_of_the_line(sources: int, places: int) -> None:
+    p = holder(*"bcdefg")
+    receivers(p, *"bcdefg", sources=sources)
+    assert len(p.node.uploads.served()) == places
+
+
+def test_a_receiver_of_this_line_alone_leaves_no_room_until_it_asks_elsewhere_too() -> None:
+    p = holder("b", "c", "d")
+    p.request("b", 1, 0, sources=1)
+    p.request("c", 1, 0, sources=2)
+    assert p.refused("c") == [(1, "busy")]
+    p.request("b", 2, 1, sources=2)  # behind its first: it has found another source
+    assert p.node.uploads.load == 50
+    p.request("c", 2, 0, sources=2)
+    assert uploads(p) == [("c", 2, 0)]
+
+
+def test_a_peer_keeps_its_place_piece_after_piece() -> None:
+    p = holder(*"bcdef")
+    receivers(p, *"bcde")
+    p.request("f", 1, 0, sources=4)
+    for rid in range(2, 7):
+        index = p.present[rid]
+        assert p.request("b", rid, index, sources=4) == []  # queued in its own place
+        p.now += 0.02
+        p.uploaded("b", rid - 1)
+        assert uploads(p) == [("b", rid, index)]
+        assert p.told(Have) == {}
+        p.request("f", rid, 0, sources=4)
+        assert p.refused("f") == [(rid, "busy")]
+
+
+def test_a_place_without_a_next_request_is_free_at_once() -> None:
+    p = holder(*"bcdef")
+    receivers(p, *"bcde")
     p.now += 0.1
-    done = p.uploaded("b", 1)
-    assert Upload(p.numbers["c"], 1, BLOB, 0, p.of(Upload)[0].vouchers) in done
+    p.uploaded("b", 1)
+    assert p.node.uploads.load == 75
+    p.request("f", 1, 0, sources=4)
+    assert uploads(p) == [("f", 1, 0)]
+    p.request("b", 2, 1, sources=4)  # too late
+    assert p.refused("b") == [(2, "busy")]
+
+
+def test_a_place_that_is_kept_waits_for_the_next_request_and_not_longer() -> None:
+    p = holder("b", "c", keep_place_s=0.05)
+    p.request("b", 1, 0)
+    p.now += 0.1
+    p.uploaded("b", 1)
+    p.request("c", 1, 0)
+    assert p.refused("c") == [(1, "busy")]
+    assert uploads(p) == []
+    p.wait(0.04)
+    p.request("b", 2, 1)
+    assert uploads(p) == [("b", 2, 1)]
+    p.now += 0.1
+    p.uploaded("b", 2)
+    assert p.node.uploads.deadline == p.now + 0.05
+    p.wait(0.06)
+    assert list(p.node.uploads.served()) == []
+    p.request("c", 2, 0)
+    assert uploads(p) == [("c", 2, 0)]
+
+
+def test_what_is_queued_in_a_place_is_bounded() -> None:
+    p = holder("b", queued_at_place=3)
+    for rid in range(6):
+        p.request("b", rid, p.present[rid])
+        assert p.refused("b") == ([(rid, "busy")] if rid > 3 else [])
+    for rid in range(1, 4):
+        p.now += 0.1
+        p.uploaded("b", rid - 1)
+        assert uploads(p) == [("b", rid, p.present[rid])]
 
 
 def test_who_was_refused_hears_when_there_is_room() -> None:
-    p = holder("b", "c", "d", "e", "f")
-    for name in "bcdef":
-        p.request(name, 1, 0)
+    p = holder(*"bcdefgh")
+    receivers(p, *"bcdefgh")  # f, g and h are refused
     p.now += 0.1
     p.uploaded("b", 1)
-    assert p.told(Have) == {}
+    notice = [Have(BLOB, (), 0, 75, int(p.node.uploads.rate), 0)]
+    assert p.told(Have) == {"f": notice, "g": notice}  # one of two may have gone elsewhere
     p.now += 0.1
     p.uploaded("c", 1)
-    assert p.told(Have) == {"e": [Have(BLOB, (), 1, int(p.node.uploads.rate), 0)]}
+    assert list(p.told(Have)) == ["h"]
     p.now += 0.1
     p.uploaded("d", 1)
-    assert list(p.told(Have)) == ["f"]
+    assert p.told(Have) == {}
     assert p.uploaded("d", 1) == []
 
 
-def test_an_idle_node_tells_all_that_it_has_room_for() -> None:
-    p = holder("b", "c", "d", "e", "f")
-    for name in "bcdef":
-        p.request(name, 1, 0)
-    for name in "cd":
-        p.hear(name, Cancel(1))
+def test_while_somebody_was_refused_the_news_call_nobody_else() -> None:
+    p = holder("b", "c")
+    receivers(p, "b", "c", sources=1)
+    assert p.node.uploads.told_load == 100
+    p.request("b", 2, p.present[1], sources=4)
+    assert (p.node.uploads.load, p.node.uploads.told_load) == (25, 99)
+
+
+def test_an_idle_node_does_not_say_that_it_is_full() -> None:
+    """Those that were told of room need not come: others are to hear of it then."""
+    names = [f"n{i}" for i in range(6)]
+    p = holder("b", *names)
+    receivers(p, "b", *names, sources=1)
     p.now += 0.1
     p.uploaded("b", 1)
-    assert sorted(p.told(Have)) == ["e", "f"]
+    assert len(p.told(Have)) == 2
+    assert (p.node.uploads.load, p.node.uploads.told_load) == (0, 0)
 
 
-def test_a_slow_receiver_does_not_occupy_the_place() -> None:
+def test_who_was_refused_twice_hears_once() -> None:
+    p = holder("b", "c")
+    p.request("b", 1, 0)
+    for rid in range(3):
+        p.request("c", rid, 0)
+        assert p.refused("c") == [(rid, "busy")]
+    p.now += 0.1
+    p.uploaded("b", 1)
+    assert len(p.told(Have)["c"]) == 1
+    p.wait(1)
+    assert p.told(Have) == {}
+
+
+def test_who_was_refused_and_is_gone_is_passed_over() -> None:
+    p = holder("b", "c", "d")
+    receivers(p, "b", "c", "d", sources=1)
+    p.down("c")
+    p.now += 0.1
+    p.uploaded("b", 1)
+    assert list(p.told(Have)) == ["d"]
+
+
+def test_a_slow_receiver_does_not_occupy_the_line() -> None:
     p = holder("slow", "b", "c")
     for rid in range(5):  # our own rate becomes known
-        p.request("b", rid, rid)
+        p.request("b", rid, p.present[rid])
         p.now += 0.1
         p.uploaded("b", rid)
     p.request("slow", 1, 0)
-    assert p.request("c", 1, 0) == []
-    assert [c for c in p.wait(0.15) if isinstance(c, Upload)] == []
-    assert [c.peer for c in p.wait(0.15) if isinstance(c, Upload)] == [p.numbers["c"]]
+    p.request("c", 1, 0)
+    assert p.refused("c") == [(1, "busy")]
+    p.now += 0.3
+    p.request("c", 2, 0)
+    assert p.refused("c") == [(2, "busy")]
+    p.now += 1
+    p.request("c", 3, 0)
+    assert uploads(p) == [("c", 3, 0)]
+
+
+def test_who_took_the_last_pieces_slowly_does_not_count() -> None:
+    p = holder("slow", "b", "c")
+    for rid in range(3):
+        p.request("b", rid, rid)
+        p.now += 0.1
+        p.uploaded("b", rid)
+    assert not p.node.uploads.is_slow(p.numbers["b"])
+    p.request("slow", 1, 0)
+    p.now += 0.8
+    p.uploaded("slow", 1)
+    assert p.node.uploads.is_slow(p.numbers["slow"])
+    p.request("slow", 2, 1)
+    assert p.node.uploads.load == 0
+    p.request("c", 1, 0)
+    assert uploads(p) == [("c", 1, 0)]
+    for rid in range(3, 9):  # it has recovered
+        p.now += 0.1
+        p.uploaded("slow", rid - 1)
+        p.request("slow", rid, 2)
+    assert not p.node.uploads.is_slow(p.numbers["slow"])
+    assert p.node.uploads.load == 100
+
+
+def test_slow_receivers_take_no_more_than_all_places() -> None:
+    names = [f"slow {i}" for i in range(8)]
+    p = holder(*names, "b", places_most=8)
+    for name in names:
+        p.request(name, 1, 0)
+        p.wait(2)
+    assert p.node.uploads.load == 99
+    p.request("b", 1, 0)
+    assert p.refused("b") == [(1, "busy")]
+    assert len([c for c in p.ever if isinstance(c, Upload)]) == 8
 
 
 def test_a_slow_transfer_beside_another_does_not_keep_the_node_awake() -> None:
     """The deadline is never in the past: else the node would spin until the other one is done."""
-    p = holder("slow", "b", "c")
-    p.request("slow", 1, 0)
-    p.wait(0.3)
-    p.request("b", 1, 0)
-    p.request("c", 1, 0)
+    p, shown = claimed("slow", "b", "c", places=1)
+    p.request("slow", 1, shown["slow"])
+    p.wait(1.1)
+    p.request("b", 1, shown["b"])
+    assert uploads(p) == [("b", 1, shown["b"])]
+    p.request("c", 1, shown["c"])  # a claim: it waits
+    assert uploads(p) == []
+    assert p.now < p.node.deadline <= p.node.uploads.deadline == p.now + 1
+    p.wait(1.1)
+    assert uploads(p) == [("c", 1, shown["c"])]
     assert p.node.uploads.deadline > p.now
-    p.wait(0.2)
-    assert p.node.uploads.deadline > p.now
 
 
-def test_at_most_four_places() -> None:
-    p = holder(*"abcdef", queued_most=10)
-    for name in "abcdef":
-        p.request(name, 1, 0)
-        p.wait(2)
-    assert p.node.uploads.load == 6
-    assert len([c for c in p.ever if isinstance(c, Upload)]) == 4
+def test_a_claim_that_waits_is_looked_after_in_time() -> None:
+    """Nothing else may happen until the transfer under way counts as slow."""
+    p, shown = claimed("slow", "c", places=1)
+    p.request("slow", 1, shown["slow"])
+    p.wait(0.9)
+    p.request("c", 1, shown["c"])
+    assert p.done == []
+    assert p.node.deadline <= p.node.uploads.deadline
+    p.wait(0.11)
+    assert uploads(p) == [("c", 1, shown["c"])]
 
 
-def test_a_node_that_wants_nothing_queues_more() -> None:
-    p = holder("b", pieces=COUNT)
-    for rid in range(10):
-        p.request("b", rid, 0)
-    assert p.node.uploads.load == 1 + 6
+# -- claims -----------------------------------------------------------------------------------------------------------
+
+
+def claimed(*neighbours: str, **settings: object) -> tuple[Play, dict[str, int]]:
+    """A seeder that has shown one piece to each neighbour; what was shown, by name."""
+    p = seeder(*neighbours, pieces=len(neighbours), **settings)
+    shown = {name: list(p.blob().neighbours[p.numbers[name]].shown) for name in neighbours}
+    assert all(len(pieces) == 1 for pieces in shown.values())
+    return p, {name: pieces[0] for name, pieces in shown.items()}
+
+
+def left(p: Play, name: str, rid: int, index: int) -> None:
+    """This piece went out: from now on anybody may have it."""
+    p.request(name, rid, index)
+    p.now += 0.05
+    p.uploaded(name, rid)
+
+
+def test_a_claim_goes_out_in_any_place_whatever_the_others_take_of_the_line() -> None:
+    """The whole fleet waits for it."""
+    p, shown = claimed(*"bcdef")
+    for name in "bcde":
+        p.request(name, 1, shown[name], sources=1)
+        assert uploads(p) == [(name, 1, shown[name])]
+    p.request("f", 1, shown["f"], sources=1)
+    assert p.done == []  # all places are taken: it waits
+    p.now += 0.05
+    p.uploaded("c", 1)
+    assert uploads(p) == [("f", 1, shown["f"])]
+
+
+def test_a_claim_takes_over_the_place_of_who_asks_for_what_has_left() -> None:
+    p, shown = claimed("b", "c", "d", places=1)
+    left(p, "b", 1, shown["b"])
+    for rid in (2, 3, 4):
+        p.request("b", rid, shown["b"])
+    p.request("c", 1, shown["c"])
+    assert p.refused("c") == []  # not refused, although the line is taken
+    p.now += 0.05
+    p.uploaded("b", 2)
+    assert uploads(p) == [("c", 1, shown["c"])]
+    assert p.refused("b") == [(3, "busy"), (4, "busy")]
+    assert [p.names[n] for n in p.node.uploads.served()] == ["c"]
+
+
+def test_a_claim_does_not_take_over_the_place_of_another_claim() -> None:
+    p, shown = claimed("b", "c", places=1)
+    left(p, "b", 1, shown["b"])
+    p.stored(*range(len(shown), COUNT))
+    [first, *_] = p.blob().neighbours[p.numbers["b"]].shown
+    p.request("b", 2, shown["b"])
+    p.request("b", 3, first)
+    p.request("c", 1, shown["c"])
+    p.now += 0.05
+    p.uploaded("b", 2)
+    assert uploads(p) == [("b", 3, first)]
+    p.now += 0.05
+    p.uploaded("b", 3)
+    assert uploads(p) == [("c", 1, shown["c"])]
+
+
+def test_in_its_own_place_a_claim_goes_before_the_rest() -> None:
+    p, shown = claimed("b", "c")
+    left(p, "b", 1, shown["b"])
+    p.stored(*range(len(shown), COUNT))
+    [first, *_] = p.blob().neighbours[p.numbers["b"]].shown
+    for rid in (2, 3):
+        p.request("b", rid, shown["b"])
+    p.request("b", 4, first)
+    p.now += 0.05
+    p.uploaded("b", 2)
+    assert uploads(p) == [("b", 4, first)]
+    p.now += 0.05
+    p.uploaded("b", 4)
+    assert uploads(p) == [("b", 3, shown["b"])]
+
+
+def test_while_a_claim_waits_nobody_else_gets_the_place() -> None:
+    p, shown = claimed("b", "c", "d", places=1)
+    left(p, "b", 1, shown["b"])
+    p.request("b", 2, shown["b"])
+    p.request("c", 1, shown["c"])
+    p.request("d", 1, shown["b"])
+    assert p.refused("d") == [(1, "busy")]
+    p.hear("c", Cancel(1))
+    p.now += 0.05
+    p.uploaded("b", 2)
+    assert uploads(p) == []
+    assert "d" in p.told(Have)
+
+
+def test_the_same_claim_over_and_over_fills_no_memory() -> None:
+    """A peer that repeats its request for the piece that it was shown is held to the bounds."""
+    for asks_before in (True, False):  # with a place of its own, and waiting for one
+        p, shown = claimed("b", "c")
+        p.request("b" if asks_before else "c", 1, shown["b" if asks_before else "c"])
+        for rid in range(2, 200):
+            p.request("b", rid, shown["b"])
+        assert p.refused("b") == [(199, "busy")]
+        assert p.node.uploads.held <= 2 + 2 * p.node.state.settings.queued_at_place
+
+
+# -- what is not sent -------------------------------------------------------------------------------------------------
 
 
 def test_what_is_not_here_is_refused() -> None:
@@ -144,32 +410,50 @@ def test_who_takes_no_part_gets_nothing() -> None:
     assert p.refused("stranger") == [(1, "absent")]
 
 
-def test_a_cancelled_transfer_stops_and_the_next_starts() -> None:
+def test_a_cancelled_transfer_stops_and_its_peers_next_one_starts() -> None:
+    p = holder("b", "c")
+    p.request("b", 1, 0)
+    p.request("b", 2, 1)
+    assert p.hear("b", Cancel(1)) == [StopUpload(p.numbers["b"], 1)]
+    p.uploaded("b", 1, whole=False)
+    assert uploads(p) == [("b", 2, 1)]
+
+
+def test_the_place_of_a_cancelled_transfer_is_free() -> None:
     p = holder("b", "c")
     p.request("b", 1, 0)
     p.request("c", 1, 0)
-    assert p.hear("b", Cancel(1)) == [StopUpload(p.numbers["b"], 1)]
+    p.hear("b", Cancel(1))
     p.uploaded("b", 1, whole=False)
-    assert [c.peer for c in p.of(Upload)] == [p.numbers["c"]]
+    assert list(p.told(Have)) == ["c"]
+    p.request("c", 2, 0)
+    assert uploads(p) == [("c", 2, 0)]
 
 
 def test_a_cancelled_request_leaves_the_queue() -> None:
-    p = holder("b", "c")
-    p.request("b", 1, 0)
-    p.request("c", 1, 0)
-    assert p.hear("c", Cancel(1)) == []
+    p = holder("b")
+    for rid in (0, 1, 2):
+        p.request("b", rid, rid)
+    assert p.hear("b", Cancel(1)) == []
     p.now += 0.1
-    p.uploaded("b", 1)
-    assert p.of(Upload) == []
+    p.uploaded("b", 0)
+    assert uploads(p) == [("b", 2, 2)]
 
 
 def test_a_receiver_that_is_gone_makes_room() -> None:
     p = holder("b", "c")
     p.request("b", 1, 0)
+    p.request("b", 2, 1)
     p.request("c", 1, 0)
     p.down("b")
-    assert [c.peer for c in p.of(Upload)] == [p.numbers["c"]]
+    assert list(p.told(Have)) == ["c"]
+    assert p.node.uploads.load == 0
     assert p.uploaded("b", 1) == []
+    p.request("c", 2, 0)
+    assert uploads(p) == [("c", 2, 0)]
+
+
+# -- vouchers ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_voucher_for_what_this_node_computed() -> None:
