@@ -7,7 +7,7 @@ from p2pd.swarm.events import PullEnded, Resumed, SizeKnown, Unwant
 from p2pd.swarm.messages import GetLinks, Have, Join, Refuse, Release, Retract
 from p2pd.swarm.voucher import retraction_holds
 from tests.swarm.fakes import contact, key, true_states, verify, vouch
-from tests.swarm.play import ALL, BLOB, COUNT, SIZE, STATES, Play, seeder
+from tests.swarm.play import ALL, BLOB, COUNT, LENGTH, SIZE, STATES, Play, seeder
 
 WRONG = [STATES[0], *(bytes([i]) * 32 for i in range(1, COUNT)), BLOB]
 
@@ -64,6 +64,15 @@ def test_while_others_want_it_the_seeder_is_two_pieces_ahead() -> None:
     p.now += 0.02
     p.uploaded(claimant, 1)
     assert p.of(Allow) == [Allow(BLOB, 3)]
+
+
+def test_what_is_on_its_way_out_is_not_at_stake() -> None:
+    p = seeder("b", "c", pieces=2, own_client_share=0.0)
+    claims = {i: name for name in "bc" for i in p.blob().neighbours[p.numbers[name]].shown}
+    p.request(claims[0], 1, 0)
+    assert Allow(BLOB, 3) in p.wait(0.3)
+    p.request(claims[1], 2, 1)
+    assert Allow(BLOB, 4) in p.wait(0.3)
 
 
 def test_its_own_client_gets_half_of_upstreams_rate() -> None:
@@ -220,11 +229,42 @@ def test_a_claim_that_does_not_move_is_open_again() -> None:
 
 def test_a_claim_that_is_being_sent_is_not_open() -> None:
     p = seeder("b", "c", pieces=0)
+    p.node.uploads.rate = LENGTH / 1.0  # a slow line: a piece takes a second
     p.stored(0)
     [first] = shown(p)
     p.request(first, 1, 0)
-    p.wait(5)
-    assert 0 in p.blob().neighbours[p.numbers[first]].shown
+    for _ in range(50):
+        p.wait(0.1)
+        assert 0 in p.blob().neighbours[p.numbers[first]].shown
+        assert shown(p) == {}
+
+
+def test_a_claim_that_goes_out_slowly_is_open_again() -> None:
+    p = seeder("b", "c", pieces=0)
+    p.node.uploads.rate = LENGTH / 0.05
+    p.stored(0)
+    [first] = shown(p)
+    [other] = {"b", "c"} - {first}
+    p.request(first, 1, 0)
+    shows = [name for _ in range(100) for name in (p.wait(0.1), shown(p))[1]]
+    assert other in shows
+    p.blob().neighbours[p.numbers[first]].shown.pop(0, None)
+    p.blob().neighbours[p.numbers[other]].shown[0] = p.now
+    assert [type(c) for c in p.request(other, 1, 0)] == [Upload]  # beside the slow one
+
+
+def test_who_takes_pieces_slowly_is_shown_new_ones_last() -> None:
+    p = seeder("slow", "b", "c", pieces=3, ahead_pieces=COUNT)
+    for name, seconds in (("b", 0.05), ("c", 0.05), ("slow", 0.9)):
+        [index] = p.blob().neighbours[p.numbers[name]].shown
+        p.request(name, 1, index)
+        p.now += seconds
+        p.uploaded(name, 1)
+    assert p.node.uploads.is_slow(p.numbers["slow"])
+    for index in range(3, 8):  # two to each
+        p.stored(index)
+    of = {name: len(p.blob().neighbours[p.numbers[name]].shown) for name in ("slow", "b", "c")}
+    assert of == {"slow": 1, "b": 2, "c": 2}
 
 
 def test_nobody_hears_of_a_piece_that_is_another_ones() -> None:
