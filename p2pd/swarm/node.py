@@ -453,8 +453,6 @@ class Node:
         neighbour = blob.neighbours.get(peer.number) if blob else None
         if not blob or not neighbour or not blob.geometry:
             return
-        if m.count and neighbour.wanting:
-            blob.usual_count += 0.1 * (m.count - blob.usual_count)
         if m.rate and not peer.rate:
             peer.rate = float(m.rate)
         geometry = blob.geometry
@@ -464,6 +462,11 @@ class Node:
         if pieces >> geometry.count:
             self.state.blame(peer, "news of a piece that the blob does not have", blob)
             return
+        if m.count > geometry.count:
+            self.state.blame(peer, "news of more pieces than the blob has", blob)
+            return
+        if m.count and neighbour.wanting:
+            blob.usual_count += 0.1 * (m.count - blob.usual_count)
         blob.neighbour_has(neighbour, pieces)
         if m.term:
             self.announcer.claimed(blob, peer, m.term)

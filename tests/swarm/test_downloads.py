@@ -262,11 +262,11 @@ def told_counts(p: Play, count: int, *names: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "wanting", "asked"), [(0, True, 4), (4, True, 4), (8, True, 5), (40, True, 6), (40, False, 4)]
+    ("count", "wanting", "asked"), [(0, True, 4), (2, True, 4), (5, True, 5), (9, True, 6), (9, False, 4)]
 )
 def test_who_is_behind_its_neighbours_asks_more(count: int, wanting: bool, asked: int) -> None:
     """Those who have finished are no measure."""
-    p = wanter(*"bcdefghi", at_one_uploader=1)
+    p = wanter(*"bcdefghi", at_one_uploader=1, behind_pieces=2)
     for name in "bcdefgh":
         p.join(name)
     p.join("i", wanting=wanting)

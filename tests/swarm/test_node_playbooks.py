@@ -152,6 +152,18 @@ def test_news_of_a_piece_that_there_is_not_convicts() -> None:
     assert p.blamed() == [("b", "news of a piece that the blob does not have")]
 
 
+def test_news_of_more_pieces_than_there_are_convict() -> None:
+    """Else one of them would make a node believe for long that it is behind."""
+    p = wanter("b", "c")
+    p.join("b")
+    p.have("b", count=COUNT)
+    assert p.blamed() == []
+    usual = p.blob().usual_count
+    p.have("b", count=COUNT + 1)
+    assert p.blamed() == [("b", "news of more pieces than the blob has")]
+    assert p.blob().usual_count == usual
+
+
 def test_who_leaves_takes_its_pieces_with_it() -> None:
     p = wanter("b")
     p.join("b", 3)
