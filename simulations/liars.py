@@ -162,7 +162,7 @@ class Sits(Claims):
         return out
 
     def repeat(self, node: Node) -> list[Command]:
-        return self.to_neighbours(node, lambda blob: [Have(blob.digest, (), 0, 0, 1 << 31)])
+        return self.to_neighbours(node, lambda blob: [Have(blob.digest, (), 0, 0, 0, 1 << 31)])
 
 
 class ForgesRun(Lie):

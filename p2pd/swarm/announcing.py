@@ -160,7 +160,7 @@ class Announcer:
             return
         want = blob.want
         stuck = blob.hungry and (
-            now - max(blob.last_piece_at, blob.wanted_since) > settings.stuck_s
+            now - max(blob.last_piece_at, blob.wanted_since) > self._stuck_after(blob)
             or (blob.holder != b"" and blob.holder == blob.betrayed_by)
         )
         need = max(0, settings.neighbours_enough - len(blob.neighbours)) if blob.hungry else 0
@@ -200,6 +200,12 @@ class Announcer:
         self._passed_over[target] = self._s.now + PASSED_OVER_S
         self._s.out.append(Blame(peer.contact.node_id, peer.contact.name, why, blob.digest, -1))
         self.view_changed()
+
+    def _stuck_after(self, blob: Blob) -> float:
+        """Seconds without a piece after which a node says that it gets nothing: pieces of large blobs take a while."""
+        settings = self._s.settings
+        piece_s = blob.geometry.piece_size / settings.stuck_rate if blob.geometry else 0.0
+        return max(settings.stuck_s, settings.places * piece_s)
 
     def release(self, blob: Blob, reason: str, retry_s: int = 0) -> None:
         """Hand the lease back, or say that this node can't pull."""

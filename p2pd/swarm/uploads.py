@@ -22,6 +22,7 @@ FULL = 99  # hundredths of our line: from here on it is spoken for
 SLOW_FLOOR_S = 0.25  # a transfer is never called slow before this
 SLOW_FIRST_S = 1.0  # ... nor before this, while our line's rate is not known
 SLOW_PIECES = 8  # times what a piece would take with the line to itself: twice its time in one of four places
+NOTICES = 2  # for a place that gets free: the first may have found another meanwhile
 SLOW_RATIO = 0.4  # of the usual rate: who takes pieces slower than that is slow
 DRAIN_WEIGHT = 0.3  # of the newest transfer to a peer
 RATE_UP, RATE_DOWN = 0.5, 0.05  # how fast the estimate of our own line follows a faster, a slower transfer
@@ -75,7 +76,7 @@ class Uploads:
     def told_load(self) -> int:
         """The load that the news tell. While somebody was refused, a place that gets free is for him: nobody else is
         to come for it, else most of those who hear of it come in vain."""
-        return max(self.load, FULL) if self._refused else self.load
+        return max(self.load, FULL) if self._refused and self._places else self.load
 
     def is_slow(self, peer: int) -> bool:
         """Whether a peer took what was sent to it at under half of the usual rate."""
@@ -219,7 +220,7 @@ class Uploads:
                 place.queue.append(sending)
             else:
                 self._start(sending, 0.25)
-        room = 2 if self._refused and self._free_place() else 0
+        room = NOTICES if self._refused and self._free_place() else 0
         while self._refused and room > 0:
             peer = self._s.peers.get(self._refused.popleft())
             if peer and peer.refused:

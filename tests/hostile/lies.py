@@ -353,7 +353,7 @@ def sits() -> None:
     def tell(network: Network, node: Node) -> None:
         for blob in list(node.state.blobs.values()):
             for number in list(blob.neighbours):
-                network.send(number, Have(blob.digest, (), 0, 0, 1 << 31))
+                network.send(number, Have(blob.digest, (), 0, 0, 0, 1 << 31))
 
     every(EVERY_S, tell)
 

