@@ -133,9 +133,9 @@ class Node:
         self.downloads.fill()
         if state.out or kind is not ev.Received:
             self.deadline = self._deadline()
-        elif self.downloads.deadline < self.deadline or self.announcer.deadline < self.deadline:
+        else:
             # A message that led to nothing may still say when to look again; most are news, and many.
-            self.deadline = min(self.downloads.deadline, self.announcer.deadline)
+            self.deadline = min(self.deadline, self.downloads.deadline, self.announcer.deadline, self.uploads.deadline)
         return state.out
 
     def _deadline(self) -> float:

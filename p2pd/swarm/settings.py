@@ -43,7 +43,6 @@ class Settings:
     places: int = 4
     places_most: int = 8  # beside receivers that drain at under half of our free rate
     queued_at_place: int = 8
-    keep_place_s: float = 0.0  # for a peer that was sent what it asked for, until its next request
 
     # news
     news_s: float = 0.06

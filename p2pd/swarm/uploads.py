@@ -22,6 +22,7 @@ FULL = 99  # hundredths of our line: from here on it is spoken for
 SLOW_FLOOR_S = 0.25  # a transfer is never called slow before this
 SLOW_FIRST_S = 1.0  # ... nor before this, while our line's rate is not known
 SLOW_PIECES = 8  # times what a piece would take with the line to itself: twice its time in one of four places
+TURN_PIECES = 64  # after so many a peer leaves its place to one that was refused, if there is one
 NOTICES = 2  # for a place that gets free: the first may have found another meanwhile
 SLOW_RATIO = 0.4  # of the usual rate: who takes pieces slower than that is slow
 DRAIN_WEIGHT = 0.3  # of the newest transfer to a peer
@@ -46,7 +47,7 @@ class Place:
 
     current: Sending
     share: float  # of our line that the peer can be expected to take
-    idle_until: float = 0.0  # nothing is on its way: the place is kept so long for the peer's next request
+    sent: int = 0  # pieces, in this place
     queue: deque[Sending] = field(default_factory=deque)
 
 
@@ -58,7 +59,6 @@ class Uploads:
         self._places: dict[int, Place] = {}
         self._waiting: deque[Sending] = deque()
         self._refused: deque[int] = deque(maxlen=64)
-        self._idle_next = NEVER
         self._usual_drain = 0.0  # bytes/s at which one transfer usually goes out
         self.rate = 0.0  # bytes/s of our line, as far as one could see
 
@@ -105,11 +105,7 @@ class Uploads:
             self._refuse(peer, request.rid, "busy")
         elif place is not None:
             place.share = share
-            if place.idle_until:
-                place.idle_until = 0.0
-                if not self._start(sending, share, place):
-                    del self._places[peer.number]
-            elif first:
+            if first:
                 place.queue.insert(sum(1 for s in place.queue if s.first), sending)
             elif len(place.queue) < self._s.settings.queued_at_place:
                 place.queue.append(sending)
@@ -147,15 +143,14 @@ class Uploads:
     def _all(self) -> list[Sending]:
         found = list(self._waiting)
         for place in self._places.values():
-            if not place.idle_until:
-                found.append(place.current)
+            found.append(place.current)
             found += place.queue
         return found
 
     def cancel(self, peer: int, rid: int) -> None:
         """The asker does not want it any more."""
         place = self._places.get(peer)
-        if place and place.current.rid == rid and not place.idle_until:
+        if place and place.current.rid == rid:
             self._s.out.append(StopUpload(peer, rid))
             return
         if place:
@@ -178,41 +173,29 @@ class Uploads:
     def done(self, peer: int, rid: int, whole: bool) -> Sending | None:
         """An upload is over; what it was, and the next one starts."""
         place = self._places.get(peer)
-        if place is None or place.current.rid != rid or place.idle_until:
+        if place is None or place.current.rid != rid:
             return None
         sending = place.current
+        place.sent += 1
         if whole:
             self._note_rate(sending)
         while place.queue:
             following = place.queue.popleft()
-            if not following.first and self._waiting and self._waiting[0].first:
-                # What nobody else has goes before: the place is another's now.
-                for refused in (following, *place.queue):
-                    self._s.send(peer, Refuse(refused.rid, "busy", FULL))
+            # What nobody else has goes before; and who was refused long enough gets a turn.
+            turn_is_over = bool(self._waiting) or (place.sent >= TURN_PIECES and bool(self._refused))
+            if turn_is_over and not following.first:
+                for sending_not in (following, *place.queue):
+                    self._refuse(self._s.peers[peer], sending_not.rid, "busy")
                 place.queue.clear()
                 break
             if self._start(following, place.share, place):
                 return sending
-        if self._waiting or not whole or place.queue:
-            del self._places[peer]
-        else:
-            place.idle_until = self._s.now + self._s.settings.keep_place_s
-            self._idle_next = min(self._idle_next, place.idle_until)
+        del self._places[peer]
         self.pump()
         return sending
 
-    def _end_idle(self) -> None:
-        """Places whose peers did not ask for more are free again."""
-        now = self._s.now
-        if self._idle_next > now:
-            return
-        for peer in [n for n, p in self._places.items() if p.idle_until and p.idle_until <= now]:
-            del self._places[peer]
-        self._idle_next = min((p.idle_until for p in self._places.values() if p.idle_until), default=NEVER)
-
     def pump(self) -> None:
         """Start what waits, while there are places; tell as many that were refused as there is room for."""
-        self._end_idle()
         while self._waiting and self._place_for_claim():
             sending = self._waiting.popleft()
             place = self._places.get(sending.peer)
@@ -233,10 +216,10 @@ class Uploads:
     @property
     def deadline(self) -> float:
         """When what waits may move although nothing is done: the transfer under way counts as slow then."""
-        if not self._waiting or len(self._places) >= self._s.settings.places_most:
-            return self._idle_next
+        if not (self._waiting or self._refused) or len(self._places) >= self._s.settings.places_most:
+            return NEVER
         slow_at = (self._slow_at(p.current) for p in self._places.values())
-        return min((at for at in slow_at if at > self._s.now), default=self._idle_next)
+        return min((at for at in slow_at if at > self._s.now), default=NEVER)
 
     def _note_rate(self, sending: Sending) -> None:
         took = self._s.now - sending.started

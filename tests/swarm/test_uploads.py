@@ -6,8 +6,9 @@ import pytest
 
 from p2pd.swarm.commands import Count, StopUpload, Upload
 from p2pd.swarm.events import Stored
-from p2pd.swarm.messages import Cancel, GetLinks, Have, Refuse, Vouch
+from p2pd.swarm.messages import Cancel, GetLinks, Have, Refuse, Request, Vouch
 from p2pd.swarm.state import PROVED_TERM
+from p2pd.swarm.uploads import TURN_PIECES
 from p2pd.swarm.voucher import voucher_holds
 from tests.swarm.fakes import digest_of, key, verify
 from tests.swarm.play import BLOB, COUNT, STATES, Play, seeder, wanter
@@ -110,26 +111,6 @@ def test_a_place_without_a_next_request_is_free_at_once() -> None:
     assert uploads(p) == [("f", 1, 0)]
     p.request("b", 2, 1, sources=4)  # too late
     assert p.refused("b") == [(2, "busy")]
-
-
-def test_a_place_that_is_kept_waits_for_the_next_request_and_not_longer() -> None:
-    p = holder("b", "c", keep_place_s=0.05)
-    p.request("b", 1, 0)
-    p.now += 0.1
-    p.uploaded("b", 1)
-    p.request("c", 1, 0)
-    assert p.refused("c") == [(1, "busy")]
-    assert uploads(p) == []
-    p.wait(0.04)
-    p.request("b", 2, 1)
-    assert uploads(p) == [("b", 2, 1)]
-    p.now += 0.1
-    p.uploaded("b", 2)
-    assert p.node.uploads.deadline == p.now + 0.05
-    p.wait(0.06)
-    assert list(p.node.uploads.served()) == []
-    p.request("c", 2, 0)
-    assert uploads(p) == [("c", 2, 0)]
 
 
 def test_what_is_queued_in_a_place_is_bounded() -> None:
@@ -488,3 +469,16 @@ def test_what_is_proven_is_vouched_for_for_good() -> None:
     [upload] = p.request("b", 1, 2)
     assert upload.vouchers[0].term == PROVED_TERM
     assert upload.vouchers[0].states == tuple(STATES)
+
+
+def test_a_peer_leaves_its_place_to_one_that_was_refused_after_a_turn() -> None:
+    p = holder("greedy", "b")
+    p.hear("greedy", Request(0, BLOB, 0, False, 1))
+    p.hear("b", Request(1, BLOB, 0, False, 1))
+    assert p.refused("b") == [(1, "busy")]
+    for rid in range(1, TURN_PIECES + 1):
+        p.hear("greedy", Request(rid, BLOB, 0, True, 1))
+        p.now += 0.1
+        p.uploaded("greedy", rid - 1)
+    assert p.refused("greedy") == [(TURN_PIECES, "busy")]
+    assert [m.pieces for m in p.sent("b", Have)] == [()]  # there is room
