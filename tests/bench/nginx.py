@@ -39,9 +39,9 @@ def serving(files: Path, folder: Path) -> Iterator[tuple[int, int]]:
     (folder / "nginx.conf").write_text(CONFIGURATION.format(folder=folder, files=files, port=port, user=user))
     process = subprocess.Popen(["nginx", "-c", folder / "nginx.conf"])
     try:
-        wait_until(lambda: _listens(port), "nginx")
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        yield port, int(children[0])
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        wait_until(lambda: _listens(port) and children.read_text(), "nginx and its worker")
+        yield port, int(children.read_text().split()[0])
     finally:
         process.terminate()
         process.wait()
