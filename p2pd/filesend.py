@@ -83,13 +83,16 @@ async def send_file_range(
     ReceiverStalled or SourceFailed. If cancelled, an unknown part has been sent, but not all: the stream can't be used
     further. Once the last byte is handed over it returns at once, so that a receiver which leaves then is no failure.
     """
-    position, end, keeps_up = offset, offset + count, True
+    position, end, keeps_up, is_full = offset, offset + count, True, False
     pumps = _limiter(_pumps, PUMPS_MAX)
     await trio.lowlevel.checkpoint()
     _set_cork(sock, True)
     try:
         while position < end:
-            if keeps_up and position > offset and end - position >= PUMP_MIN and pumps.available_tokens >= 1:
+            goes_on_in_thread = keeps_up and end - position >= PUMP_MIN and pumps.available_tokens >= 1
+            if is_full and not goes_on_in_thread:
+                await _wait_writable(sock, stall_timeout)
+            if position > offset and goes_on_in_thread:
                 pump = await _pump_in_thread(sock, fd, position, end - position, pumps)
                 position += pump.sent
                 if pump.error:
@@ -104,8 +107,6 @@ async def send_file_range(
                 position += sent
                 is_full = sent < asked
                 keeps_up = keeps_up or not is_full
-            if is_full:
-                await _wait_writable(sock, stall_timeout)
     except SendError as error:
         error.sent = position - offset
         raise

@@ -270,9 +270,6 @@ async def test_a_receiver_that_does_not_keep_up_holds_no_thread(fd: int, pumps: 
     with ours, theirs:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(lambda: send_file_range(ours, fd, 0, SIZE, stall_timeout=STALL_S))
-            await trio.testing.wait_all_tasks_blocked()
-            assert not pumps
-            await theirs.recv(1 << 20)
             with trio.fail_after(5):
                 while not (pumps and pumps[0].is_slow):  # noqa: ASYNC110  (a thread's field is nobody's event)
                     await trio.sleep(0.001)
