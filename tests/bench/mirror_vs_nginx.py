@@ -24,7 +24,7 @@ from pathlib import Path
 
 import trio
 
-from p2pd.mirror import MirrorSettings, NotAvailable, PassedThrough, serve_mirror
+from p2pd.mirror import MirrorSettings, NotAvailable, PassedThrough, Presented, serve_mirror
 from p2pd.oci import Descriptor, Kind
 from p2pd.units import format_rate, parse_size
 from tests.bench import nginx
@@ -63,20 +63,33 @@ class _FileLibrary:
     def is_allowed(self, upstream: str) -> bool:
         return True
 
-    async def resolve(self, upstream: str, repository: str, tag: str) -> Descriptor:
+    async def resolve(
+        self, upstream: str, repository: str, tag: str, *, presented: Presented | None = None
+    ) -> Descriptor:
         raise NotAvailable("MANIFEST_UNKNOWN", "there are no tags here")
 
-    async def head(self, kind: Kind, upstream: str, repository: str, digest: str) -> Descriptor:
+    async def head(
+        self, kind: Kind, upstream: str, repository: str, digest: str, *, presented: Presented | None = None
+    ) -> Descriptor:
         return Descriptor(digest, self._path.stat().st_size, "application/octet-stream")
 
     @asynccontextmanager
     async def open(
-        self, kind: Kind, upstream: str, repository: str, digest: str, *, patient: bool
+        self,
+        kind: Kind,
+        upstream: str,
+        repository: str,
+        digest: str,
+        *,
+        patient: bool,
+        presented: Presented | None = None,
     ) -> AsyncIterator[_FileReader]:
         with self._path.open("rb") as file:
             yield _FileReader(file.fileno(), os.fstat(file.fileno()).st_size)
 
-    async def passthrough(self, upstream: str, path_and_query: str) -> PassedThrough:
+    async def passthrough(
+        self, upstream: str, path_and_query: str, *, presented: Presented | None = None
+    ) -> PassedThrough:
         raise NotAvailable("NAME_UNKNOWN", "there is no upstream here")
 
 
