@@ -1,13 +1,14 @@
 """Which piece is asked of whom, over all blobs of the node.
 
 1. Blobs: one that a client waits for first, then the one nearest its end.
-2. The uploader first: the least (queue + 1) / rate among neighbours that have something useful and room for us.
+2. The uploader first: those that serve us already, with the next request there before this one is done. A few at a
+   time, as many as its places serve others, so that neither end of a line stands idle; fewer while we pull from
+   upstream, more while we are behind our neighbours. Then the least loaded that has something useful and room.
 3. Then the piece: the rarest of what that uploader has. A piece that a local client stands still at goes before.
 4. Late by three times its usual: the next best is asked too, the loser is cancelled, and the late one's rate halved.
 5. At the end, when all that is missing is in flight, what is expected later than twice the median is asked twice.
 
-Pairing comes before choosing: "rarest piece first, then whoever has it" needs 1.3 to 2.1 times the bound, this 1.04 to
-1.07 (event models of 1000 nodes).
+Pairing comes before choosing: what was tried, with figures, stands in docs/simulator.md.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from p2pd.swarm.commands import Abandon, Count, Fetch
 from p2pd.swarm.messages import Cancel, Request
 from p2pd.swarm.pieces import indices, lowest
 from p2pd.swarm.state import NEVER, Peer, State
+from p2pd.swarm.uploads import FULL
 
 READING_AHEAD = 16  # pieces that a client which stands still is helped with
 WEIGHT = 0.3  # of the newest sample in a running mean
-FULL = 99  # hundredths of its line: an uploader with that load refuses
 
 
 @dataclass(slots=True)

@@ -10,21 +10,21 @@ class Settings:
     """What a node does by default. Each number's reason stands beside it."""
 
     # neighbours
-    neighbours_enough: int = 32  # 16 lose 0.005 of the bound against 64, 8 lose 0.02
+    neighbours_enough: int = 32  # 25 in all lose 0.12 of the bound against 40, 35 lose 0.06
     reach_out_at_once: int = 16  # of one answer; the others reach out too, so that makes about twice as many
     connections_max: int = 96  # all blobs together
     inbound_max: int = 64  # places are kept free to reach out, else the graph falls apart
     connects_max: int = 12  # attempts at a time
 
     # downloads
-    sources: int = 4  # uploaders that we ask at a time
-    behind_pieces: int = 4
+    sources: int = 4  # uploaders that we ask at a time: as many as `places`, or one end of the lines stands idle
+    behind_pieces: int = 4  # behind the neighbours: one source more; three times as many: two; ahead: one less
     sources_most: int = 6  # ... if some of them are slow
     requests_most: int = 32
     at_one_uploader: int = 2  # of ours, one under way and one queued: no gap between two pieces
-    at_one_most: int = 8
-    pipeline_s: float = 0.03
-    window_most_bytes: int = 64 * 1024 * 1024
+    at_one_most: int = 8  # of small pieces on fast lines
+    pipeline_s: float = 0.03  # what is asked at one uploader lasts so long at least
+    window_most_bytes: int = 64 * 1024 * 1024  # asked for; memory is bound by what arrives: p2pd.peers.buffers
     rate_first: float = 10e6  # bytes/s taken for a peer that nothing is known of
     late_factor: float = 3.0  # times its usual: ask the next best too
     late_least_s: float = 0.3
@@ -35,18 +35,18 @@ class Settings:
     endgame_factor: float = 2.0  # of the median: at the end, hedge what is expected later
     avoid_s: float = 60.0  # a peer that was caught
     refused_wait_s: float = 0.5  # a busy uploader is asked again after this, or at its next news
-    refused_least_s: float = 0.05
+    refused_least_s: float = 0.05  # ... but not sooner than this
     stuck_rate: float = 1e6  # bytes/s: on slower lines a piece may take longer than `stuck_s`
     stuck_s: float = 5.0  # wanted, and no piece for so long
 
     # uploads
-    places: int = 4
+    places: int = 4  # peers that are sent to at a time: 3 and 5 lose 0.03 of the bound
     places_most: int = 8  # beside receivers that drain at under half of our free rate
-    queued_at_place: int = 8
+    queued_at_place: int = 8  # requests of the peer that has the place
 
     # news
-    news_s: float = 0.06
-    hot_stock: int = 4
+    news_s: float = 0.06  # between two batches; the first goes out at once. 0.03 gains 0.01 at twice the messages
+    hot_stock: int = 4  # pieces left to ask for, at which who is served here hears at once
 
     # seeding
     ahead_ratio: float = 0.02  # of the blob: what a dead seeder takes with it

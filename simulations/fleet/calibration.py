@@ -14,9 +14,8 @@ GOODPUT = 0.936
 # up to 50 ms (`simulations.lab.netns.QUEUE_S`) and somewhat filled, and two event loops.
 LATENCY_S = 0.02
 
-# What leaves a daemon's hands before it is on the wire, for each connection: the socket's buffer as the kernel lets it
-# grow on such a link. The figure that most depends on it is how many requests are refused: 0.8 a transfer when
-# measured; predicted 1.9 with 64 KiB, 0.85 with 160, 0.05 with 256.
+# What leaves a daemon's hands before it is on the wire, for each connection: what the daemon lets the kernel hold unsent
+# (`p2pd.peers.transport.UNSENT_LEAST`).
 SEND_BUFFER = 64 * 1024
 
 # A daemon's time for a piece beside hashing it: frames, the scheduler, a thread's hop, the write, and its turn on cores
