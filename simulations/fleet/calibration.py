@@ -14,7 +14,7 @@ GOODPUT = 0.936
 # up to 50 ms (`simulations.lab.netns.QUEUE_S`) and somewhat filled, and two event loops.
 LATENCY_S = 0.02
 
-# What leaves a daemon's hands before it is on the wire, for each connection: what the daemon lets the kernel hold unsent
+# What leaves a daemon's hands before it is on the wire, for each connection: what it lets the kernel hold unsent
 # (`p2pd.peers.transport.UNSENT_LEAST`).
 SEND_BUFFER = 64 * 1024
 
