@@ -238,7 +238,7 @@ async def test_helpers_that_fail(
     if text is not None:
         session = int((tmp_path / "pid").read_text())
         with trio.fail_after(10):  # what was killed takes a moment to go
-            while running_in_session(session):
+            while running_in_session(session):  # noqa: ASYNC110 - nothing tells when a stranger's child has gone
                 await trio.sleep(0.01)
         (tmp_path / "pid").unlink()
         with pytest.raises(Denied):
