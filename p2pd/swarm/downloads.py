@@ -55,8 +55,6 @@ class Downloads:
         self._behind_at = 0.0  # when to look again how far behind we are
         self._behind_by = 0
         self._typical = 0.0  # bytes/s that a transfer usually reaches
-        self._rate = 0.0  # bytes/s that come in
-        self._rate_at = 0.0
         self._usual_s = 0.0
         self._again_at = NEVER  # when the first of those that were busy may be asked again
         self._look = False  # something changed that may let us ask: `fill` has to look at everything
@@ -302,7 +300,6 @@ class Downloads:
             peer.last_done_at = now
             peer.silent = False
         self._usual_s = took if not self._usual_s else (1 - WEIGHT) * self._usual_s + WEIGHT * took
-        self._note_rate(asked.length)
         self._forget(asked)
         for other in self.of_piece(asked.digest, asked.index):
             if other.started:
@@ -422,13 +419,6 @@ class Downloads:
                 if not self._room():
                     return
                 self._hedge(asked)
-
-    def _note_rate(self, length: int) -> None:
-        now = self._s.now
-        gap = now - self._rate_at
-        keep = 0.5 ** (gap / 0.5)  # half of the estimate is half a second old
-        self._rate = self._rate * keep + length / 0.5 * 0.7
-        self._rate_at = now
 
     def _forget(self, asked: Asked) -> None:
         self._look = True
