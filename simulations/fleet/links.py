@@ -85,6 +85,7 @@ class LinkSampler:
     ) -> None:
         self._stop.set()
         self._thread.join()
+        self._sample()  # what moved since the last one: on a busy machine that is a good part of a short run
 
     def _run(self) -> None:
         while not self._stop.wait(SAMPLE_S):
