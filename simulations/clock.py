@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
-from typing import Any
+from typing import Any, Final
 
-NEVER = float("inf")
+NEVER: Final = float("inf")
 
 Action = Callable[[Any, Any], None]
 Entry = tuple[float, int, Action, Any, Any]

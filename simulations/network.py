@@ -18,18 +18,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from math import log2
-from typing import Any
+from typing import Any, Final
 
 from simulations.clock import NEVER, Clock
 
-WIDE = 12  # flows on a link from which on its shares are worked out for all of them together, now and then
-WIDE_CHANGES = 0.1  # of its flows may come and go before they are
-WIDE_FILL = 0.99  # of a wide link is given out then; the rest is for those that come meanwhile
-WORTH = 1.01  # a flow's rise is worth telling from here on: each one costs an event
-OVER = 1.000001  # of its capacity: more is overbooked, less is rounding
-BYTE = 0.5  # less than this is nothing left
-SEGMENT = 1460  # bytes; RFC 6928 lets a connection begin with 10 of them
-IDLE_S = 1.0  # after so long without bytes a connection begins anew (RFC 5681, 4.1, with a usual RTO)
+WIDE: Final = 12  # flows on a link from which on its shares are worked out for all of them together, now and then
+WIDE_CHANGES: Final = 0.1  # of its flows may come and go before they are
+WIDE_FILL: Final = 0.99  # of a wide link is given out then; the rest is for those that come meanwhile
+WORTH: Final = 1.01  # a flow's rise is worth telling from here on: each one costs an event
+OVER: Final = 1.000001  # of its capacity: more is overbooked, less is rounding
+BYTE: Final = 0.5  # less than this is nothing left
+SEGMENT: Final = 1460  # bytes; RFC 6928 lets a connection begin with 10 of them
+IDLE_S: Final = 1.0  # after so long without bytes a connection begins anew (RFC 5681, 4.1, with a usual RTO)
 
 
 class Link:

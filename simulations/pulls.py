@@ -5,6 +5,7 @@ Also the clients that give p2pd up and go to upstream by themselves: their bytes
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from p2pd.swarm import commands as cmd
@@ -48,7 +49,7 @@ class Pulls:
         self.requests = 0
         self.bypassed = 0  # layers that clients fetched past p2pd
         self.failing = ""
-        self.commands = {cmd.Pull: self._pull, cmd.Allow: self._allow, cmd.StopPull: self._stop}
+        self.commands: dict[type, Callable] = {cmd.Pull: self._pull, cmd.Allow: self._allow, cmd.StopPull: self._stop}
 
     # -- commands ---------------------------------------------------------------------------------------------------
 

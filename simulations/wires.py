@@ -6,7 +6,8 @@ their order. Pieces go by `network`, on the connection's pipe.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 from p2pd.swarm import commands as cmd
 from p2pd.swarm import events as ev
@@ -16,11 +17,11 @@ from simulations.hosts import End, Host, Server
 if TYPE_CHECKING:
     from simulations.world import World
 
-SHAKE = 3  # latencies from the first SYN to a connection that both sides may use
-SILENCE_S = 20.0  # a connection of which nothing is heard for so long is dead: the daemon's own bound
-DIAL_TIMEOUT_S = 5.0  # the daemon's
-TRACKER_RETRY_S = 1.0
-TRACKER_TICK_S = 0.1  # the tracker's own
+SHAKE: Final = 3  # latencies from the first SYN to a connection that both sides may use
+SILENCE_S: Final = 20.0  # a connection of which nothing is heard for so long is dead: the daemon's own bound
+DIAL_TIMEOUT_S: Final = 5.0  # the daemon's
+TRACKER_RETRY_S: Final = 1.0
+TRACKER_TICK_S: Final = 0.1  # the tracker's own
 TRACKER = Contact(b"t" * 20, "tracker", "", "tracker", 9590)
 TRACKER_KEY = b"t" * 32
 
@@ -33,7 +34,7 @@ class Wires:
         self._clock = world.clock
         self.by_id: dict[bytes, Host] = {}
         self.parted: frozenset[int] = frozenset()  # nodes on the other side of a partition
-        self.commands = {cmd.Connect: self._connect, cmd.Close: self._close}
+        self.commands: dict[type, Callable] = {cmd.Connect: self._connect, cmd.Close: self._close}
 
     def delay(self, one: Host, other: Host) -> float:
         scenario = self._w.scenario

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
+from typing import Final
 
 from p2pd.swarm import commands as cmd
 from p2pd.swarm import events as ev
@@ -26,8 +27,8 @@ from simulations.records import Records
 from simulations.scenario import Scenario
 from simulations.wires import Wires
 
-START_S = 100.0  # on the clock; the trackers have been up for a while then
-CHUNK = 1024 * 1024  # bytes that the daemon hashes and writes in one go, when they have come
+START_S: Final = 100.0  # on the clock; the trackers have been up for a while then
+CHUNK: Final = 1024 * 1024  # bytes that the daemon hashes and writes in one go, when they have come
 UPSTREAM = "registry.example"
 
 
@@ -171,16 +172,15 @@ class World:
         if not host.alive or node is None:
             return
         commands = node.handle(event, self.clock.now)
-        sends = None
+        sends: list[Send] | None = None
         for command in commands:
-            kind = type(command)
-            if kind is Send:
+            if type(command) is Send:
                 if sends is None:
                     sends = [command]
                 else:
                     sends.append(command)
             else:
-                action = self._carry_out.get(kind)
+                action = self._carry_out.get(type(command))
                 if action is not None:
                     action(host, command)
         if sends is not None:

@@ -25,7 +25,7 @@ from p2pd.cli import main as p2pd
 from p2pd.config import Config, env_name, load_config
 from p2pd.config.kinds import KINDS_OF_UPSTREAM, Context
 from p2pd.config.load import KINDS, TABLES
-from p2pd.swarm.messages import Message
+from p2pd.swarm.messages import NUMBERS, Message
 from p2pd.units import parse_duration, parse_size
 from p2pd.upstream.config import WELL_KNOWN
 from simulations.cli import main as simulator
@@ -260,7 +260,7 @@ def test_metrics_in_queries_exist():
 def test_messages_are_exactly_those_of_the_protocol():
     kinds = Message.__args__  # type: ignore[attr-defined]
     told = {int(row[0]): row[1].strip("`") for row in rows("The wire", "design.md")}
-    assert told == {kind.NUMBER: kind.__name__ for kind in kinds}
+    assert told == {NUMBERS[kind]: kind.__name__ for kind in kinds}
 
 
 def bounds() -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from p2pd.swarm.blob import Blob
 from p2pd.swarm.commands import Blame, Connect, Failed, SizeHint
@@ -21,13 +22,13 @@ from p2pd.swarm.seeding import Seeder
 from p2pd.swarm.state import NEVER, Peer, State
 
 LOCAL = -1  # the peer number of this node's own directory
-RELEASE_RETRY_MAX_S = 86400
-PATIENCE_S = 11.0  # nothing comes while the directory names a holder: time enough for an honest one to mend it
-FAILURES_MAX = 1024  # blobs of which this node's own failure is remembered
-CLAIM_ASK_S = 0.5  # after a neighbour's claim the directory is asked at the latest
-PASSED_OVER_S = 60.0  # a directory that was caught, or under which nothing moves
-HOLD_TOLD_MAX_S = 600  # a registry's pause that others tell of is believed for so long; one's own 429 for all of it
-OWN_FAILURE_S = 60.0  # how long this node's own failure explains that a directory says nobody can
+RELEASE_RETRY_MAX_S: Final = 86400
+PATIENCE_S: Final = 11.0  # nothing comes while the directory names a holder: time enough for an honest one to mend it
+FAILURES_MAX: Final = 1024  # blobs of which this node's own failure is remembered
+CLAIM_ASK_S: Final = 0.5  # after a neighbour's claim the directory is asked at the latest
+PASSED_OVER_S: Final = 60.0  # a directory that was caught, or under which nothing moves
+HOLD_TOLD_MAX_S: Final = 600  # a pause that others tell of is believed for so long; one's own 429 for all of it
+OWN_FAILURE_S: Final = 60.0  # how long this node's own failure explains that a directory says nobody can
 _TOLD_BY_ONESELF = frozenset(
     {"denied", "missing", "bad-answer", "unreachable"}
 )  # no directory has these of anybody else

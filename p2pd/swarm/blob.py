@@ -24,7 +24,7 @@ class Neighbour:
     """What a connected peer has of this blob."""
 
     have: int = 0
-    told: int = 0  # pieces here that it was told of
+    ahead: int = 0  # pieces here that it was told of before the others were
     count: int = 0  # pieces that it has, as it last said; 0 if it does not say
     wanting: bool = False
     term: int = 0  # of the lease that it says it holds
@@ -65,9 +65,9 @@ class Blob:
     copies: dict[int, int] = field(default_factory=dict)  # piece in flight -> requests out for it (1 or 2)
 
     neighbours: dict[int, Neighbour] = field(default_factory=dict)
-    counts: list[int] = field(default_factory=list)  # piece -> neighbours that have it
-    levels: list[int] = field(default_factory=list)  # number of neighbours -> the pieces that so many have
+    counts: list[int] = field(default_factory=list)  # neighbours that have a piece, in binary: bit n of all pieces at n
 
+    told: int = 0  # pieces here that all neighbours were told of
     told_at: float = 0.0  # when news last went to all
     usual_count: float = 0.0  # pieces that those who want more have, as their news say
     last_piece_at: float = 0.0
@@ -96,8 +96,6 @@ class Blob:
             self.geometry = Geometry.of(size)
             self.chain = Chain(self.digest, self.geometry.count)
             self.missing = self.geometry.all
-            self.counts = [0] * self.geometry.count
-            self.levels = [self.geometry.all]
 
     def holder_named(self, node: bytes, term: int) -> bool:
         """A directory says who holds the lease; whether that is news."""
@@ -190,6 +188,7 @@ class Blob:
         """Pieces whose links are void are missing again; returns those that were present."""
         lost = self.present & pieces
         self.present &= ~lost
+        self.told &= ~lost
         self.computed &= ~pieces
         self.missing |= lost
         return lost
@@ -200,16 +199,15 @@ class Blob:
         """Add to what a neighbour has; returns what is new of it."""
         new = pieces & ~neighbour.have
         neighbour.have |= new
-        if new and not self.complete:
-            self._shift(new, 1)
+        if new:
+            self._count(new)
         return new
 
     def neighbour_lacks(self, neighbour: Neighbour, pieces: int) -> None:
         """Take away from what a neighbour has."""
         gone = pieces & neighbour.have
         neighbour.have &= ~gone
-        if not self.complete:
-            self._shift(gone, -1)
+        self._discount(gone)
 
     def remove_neighbour(self, peer: int) -> None:
         neighbour = self.neighbours.pop(peer, None)
@@ -226,21 +224,25 @@ class Blob:
 
     def rarest(self, pieces: int, random: Random) -> int:
         """A member of `pieces` that the fewest neighbours have."""
-        for level in self.levels:
-            if level & pieces:
-                return any_of(level & pieces, random)
+        for bits in reversed(self.counts):
+            fewer = pieces & ~bits
+            if fewer:
+                pieces = fewer
         return any_of(pieces, random)
 
-    def _shift(self, pieces: int, by: int) -> None:
-        counts, levels = self.counts, self.levels
-        while pieces:
-            bit = pieces & -pieces
-            pieces ^= bit
-            index = bit.bit_length() - 1
-            count = counts[index]
-            levels[count] ^= bit
-            count += by
-            counts[index] = count
-            if count == len(levels):
-                levels.append(0)
-            levels[count] |= bit
+    def _count(self, pieces: int) -> None:
+        """One neighbour more has these: binary addition, of all pieces at once."""
+        for place, bits in enumerate(self.counts):
+            self.counts[place] = bits ^ pieces
+            pieces &= bits
+            if not pieces:
+                return
+        self.counts.append(pieces)
+
+    def _discount(self, pieces: int) -> None:
+        """One neighbour less has these."""
+        for place, bits in enumerate(self.counts):
+            if not pieces:
+                return
+            self.counts[place] = bits ^ pieces
+            pieces &= ~bits

@@ -14,6 +14,7 @@ Pairing comes before choosing: what was tried, with figures, stands in docs/simu
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from p2pd.swarm.blob import Blob, Neighbour
 from p2pd.swarm.commands import Abandon, Count, Fetch
@@ -22,8 +23,8 @@ from p2pd.swarm.pieces import indices, lowest
 from p2pd.swarm.state import NEVER, Peer, State
 from p2pd.swarm.uploads import FULL
 
-READING_AHEAD = 16  # pieces that a client which stands still is helped with
-WEIGHT = 0.3  # of the newest sample in a running mean
+READING_AHEAD: Final = 16  # pieces that a client which stands still is helped with
+WEIGHT: Final = 0.3  # of the newest sample in a running mean
 
 
 @dataclass(slots=True)
@@ -158,6 +159,7 @@ class Downloads:
 
     def _depth(self, peer: Peer, blob: Blob) -> int:
         settings = self._s.settings
+        assert blob.geometry
         deep = int(peer.rate * settings.pipeline_s / blob.geometry.piece_size) + 1
         return max(settings.at_one_uploader, min(settings.at_one_most, deep))
 
@@ -371,7 +373,9 @@ class Downloads:
                     asked.late = True
                     self._slower(asked)
                 self._hedge(asked)
-        self._soonest = min((min(a.late_at, a.give_up_at) for a in self._asked.values()), default=NEVER)
+        self._soonest = NEVER
+        for asked in self._asked.values():
+            self._soonest = min(self._soonest, asked.late_at, asked.give_up_at)
 
     def _slower(self, asked: Asked) -> None:
         peer = self._s.peers.get(asked.peer)

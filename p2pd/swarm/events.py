@@ -46,12 +46,19 @@ class ConnectFailed:
     node_id: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(init=False, slots=True)
 class Received:
-    """A message of a peer; all but Hello, Ping and Run, which are the connection's own."""
+    """A message of a peer; all but Hello, Ping and Run, which are the connection's own.
+
+    Not frozen: there are so many that the time to make one counts.
+    """
 
     peer: int
     message: Message
+
+    def __init__(self, peer: int, message: Message) -> None:
+        self.peer = peer
+        self.message = message
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,21 +11,21 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, get_type_hints
+from typing import Any, Final, get_type_hints
 
 import msgpack
 
 from p2pd.swarm.pieces import BLOB_SIZE_MAX, PIECE_SIZE_MAX, PIECES_MAX
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION: Final = 1
 FRAME_HEADER = struct.Struct(">I")
-FRAME_SIZE_MAX = 256 * 1024  # bytes; the largest message is an Answer or a Holdings list, far below it
-RUN_SIZE_MAX = 256 * 1024  # bytes of piece behind one Run frame: other frames pass between runs
-TEXT_SIZE_MAX = 256  # characters of a name, a zone, a host, a reason
-LINKS_MAX = 64  # links in one voucher: 2 KiB of states
-PEERS_MAX = 64  # nodes in one answer
-NEWS_MAX = 1024  # pieces in one batch of news
-HOLDINGS_MAX = 1024  # digests in one list of holdings
+FRAME_SIZE_MAX: Final = 256 * 1024  # bytes; the largest message is an Answer or a Holdings list, far below it
+RUN_SIZE_MAX: Final = 256 * 1024  # bytes of piece behind one Run frame: other frames pass between runs
+TEXT_SIZE_MAX: Final = 256  # characters of a name, a zone, a host, a reason
+LINKS_MAX: Final = 64  # links in one voucher: 2 KiB of states
+PEERS_MAX: Final = 64  # nodes in one answer
+NEWS_MAX: Final = 1024  # pieces in one batch of news
+HOLDINGS_MAX: Final = 1024  # digests in one list of holdings
 
 
 class ProtocolError(Exception):
@@ -47,7 +47,6 @@ class Contact:
 class Hello:
     """The first message each way. `host` may be empty: the address that the connection comes from."""
 
-    NUMBER: ClassVar[int] = 0
     version: int
     key: bytes
     name: str
@@ -61,14 +60,11 @@ class Hello:
 class Ping:
     """Something to say when there is nothing to say: a connection that is silent for long is taken for dead."""
 
-    NUMBER: ClassVar[int] = 1
-
 
 @dataclass(frozen=True, slots=True)
 class Join:
     """I take part in this blob, and have these pieces. `wanting`: I still want pieces. `term`: of my lease, or 0."""
 
-    NUMBER: ClassVar[int] = 2
     digest: bytes
     size: int
     pieces: bytes
@@ -82,7 +78,6 @@ class Join:
 class Leave:
     """I do not take part in this blob any more."""
 
-    NUMBER: ClassVar[int] = 3
     digest: bytes
 
 
@@ -93,7 +88,6 @@ class Have:
     `load`: hundredths of my line that are taken; `rate`: bytes/s of my line.
     """
 
-    NUMBER: ClassVar[int] = 4
     digest: bytes
     pieces: tuple[int, ...]
     count: int
@@ -109,7 +103,6 @@ class Request:
     `sources`: how many nodes I am asking for pieces now, you included: what each is to have of my line.
     """
 
-    NUMBER: ClassVar[int] = 5
     rid: int
     digest: bytes
     index: int
@@ -121,7 +114,6 @@ class Request:
 class Cancel:
     """I do not need what I asked for any more; the rest of it may still arrive."""
 
-    NUMBER: ClassVar[int] = 6
     rid: int
 
 
@@ -129,7 +121,6 @@ class Cancel:
 class Refuse:
     """What you asked for does not come. `reason`: busy, gone (claimed by another), absent, stopped."""
 
-    NUMBER: ClassVar[int] = 7
     rid: int
     reason: str
     load: int
@@ -139,7 +130,6 @@ class Refuse:
 class Vouch:
     """A voucher, as its signer made it: see `p2pd.swarm.voucher`. Comes before the first run that rests on it."""
 
-    NUMBER: ClassVar[int] = 8
     key: bytes
     upstream: str
     digest: bytes
@@ -159,7 +149,6 @@ class Vouch:
 class Run:
     """`length` bytes of the piece that `rid` asked for follow, from `offset` within the piece."""
 
-    NUMBER: ClassVar[int] = 9
     rid: int
     offset: int
     length: int
@@ -169,7 +158,6 @@ class Run:
 class GetLinks:
     """Send me vouchers that cover these links, as far as you have them."""
 
-    NUMBER: ClassVar[int] = 10
     digest: bytes
     first: int
     count: int
@@ -179,7 +167,6 @@ class GetLinks:
 class Retract:
     """The signer's own word that all its vouchers for this blob up to `term` are void: the chain missed the digest."""
 
-    NUMBER: ClassVar[int] = 11
     key: bytes
     digest: bytes
     term: int
@@ -196,7 +183,6 @@ class Announce:
     `need`: how many more neighbours I could use.
     """
 
-    NUMBER: ClassVar[int] = 12
     digest: bytes
     size: int
     kind: str
@@ -222,7 +208,6 @@ class Answer:
     the registry asked everybody to wait.
     """
 
-    NUMBER: ClassVar[int] = 13
     digest: bytes
     size: int
     holder: bytes
@@ -237,7 +222,6 @@ class Answer:
 class Release:
     """To a directory: I hand the lease back, or can't pull. `reason` as in `p2pd.swarm.directory.REASONS`."""
 
-    NUMBER: ClassVar[int] = 14
     digest: bytes
     term: int
     reason: str
@@ -248,7 +232,6 @@ class Release:
 class Withdraw:
     """To a directory: I neither have nor want this blob any more."""
 
-    NUMBER: ClassVar[int] = 15
     digest: bytes
 
 
@@ -256,7 +239,6 @@ class Withdraw:
 class Holdings:
     """To a directory: blobs that I have whole and proven, most recently used first."""
 
-    NUMBER: ClassVar[int] = 16
     digests: tuple[bytes, ...]
 
 
@@ -264,7 +246,6 @@ class Holdings:
 class GetTag:
     """What did this upstream last tell you of this tag? Answered by TagIs, or not at all."""
 
-    NUMBER: ClassVar[int] = 17
     upstream: str
     repository: str
     tag: str
@@ -274,7 +255,6 @@ class GetTag:
 class TagIs:
     """A member's signed statement: at `time` (Unix seconds) the upstream itself said that the tag is this digest."""
 
-    NUMBER: ClassVar[int] = 18
     key: bytes
     upstream: str
     repository: str
@@ -293,7 +273,6 @@ class Accuse:
     The fields are the voucher's own. Who has not proved the blob keeps it until then, or passes it over.
     """
 
-    NUMBER: ClassVar[int] = 19
     key: bytes
     upstream: str
     digest: bytes
@@ -308,7 +287,9 @@ Message = (
     Hello | Ping | Join | Leave | Have | Request | Cancel | Refuse | Vouch | Run | GetLinks | Retract
     | Announce | Answer | Release | Withdraw | Holdings | GetTag | TagIs | Accuse
 )  # fmt: skip
-_TYPES: tuple[type, ...] = Message.__args__  # type: ignore[attr-defined]
+_TYPES: tuple[Any, ...] = Message.__args__  # type: ignore[attr-defined]
+# A message's number on the wire is its place in that list: a new kind goes to its end.
+NUMBERS: dict[type, int] = {kind: number for number, kind in enumerate(_TYPES)}
 
 
 def _integer(low: int, high: int) -> Callable[[Any], bool]:
@@ -379,7 +360,7 @@ def _field_checks(kind: type) -> tuple[tuple[str, Callable[[Any], bool]], ...]:
     return tuple(checks)
 
 
-_FORMS = {kind.NUMBER: (kind, _field_checks(kind)) for kind in _TYPES}
+_FORMS = {NUMBERS[kind]: (kind, _field_checks(kind)) for kind in _TYPES}
 _NAMES = {kind: tuple(field.name for field in fields(kind)) for kind in (*_TYPES, Contact)}
 _CONTACT_CHECKS = _field_checks(Contact)
 
@@ -387,7 +368,7 @@ _CONTACT_CHECKS = _field_checks(Contact)
 def encode(message: Message) -> bytes:
     """One frame, length included."""
     kind = type(message)
-    values: list[Any] = [kind.NUMBER]
+    values: list[Any] = [NUMBERS[kind]]
     for name in _NAMES[kind]:
         value = getattr(message, name)
         if kind is Answer and name == "peers":

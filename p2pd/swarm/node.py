@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import islice
 from random import Random
+from typing import Final
 
 from p2pd.swarm import events as ev
 from p2pd.swarm.announcing import Announcer
@@ -55,7 +56,7 @@ _CHANGES_NO_CHOICE = frozenset(
     {ev.Received, ev.PieceStarted, ev.UploadDone, ev.PieceStored, ev.Stored, ev.Tick, ev.Members}
     | {Have, Request, Cancel, GetLinks, Vouch, Accuse, Announce, Release, Withdraw, Holdings}
 )
-BLOBS_OF_PEER_MAX = 1024  # blobs in which one peer may be our neighbour
+BLOBS_OF_PEER_MAX: Final = 1024  # blobs in which one peer may be our neighbour
 
 
 class Node:
@@ -139,13 +140,10 @@ class Node:
         return state.out
 
     def _deadline(self) -> float:
-        return min(
-            self.downloads.deadline,
-            self.uploads.deadline,
-            self.seeder.deadline,
-            self.announcer.deadline,
-            min(self._news_at.values(), default=NEVER),
-        )
+        deadline = min(self.downloads.deadline, self.uploads.deadline, self.seeder.deadline, self.announcer.deadline)
+        for at in self._news_at.values():
+            deadline = min(deadline, at)
+        return deadline
 
     def link(self, peer: int, rid: int) -> tuple[bytes, bytes] | None:
         """The states before and after the piece that `rid` asked for; None while no voucher has told them."""
@@ -245,13 +243,13 @@ class Node:
         blob = state.blobs.get(e.digest)
         if blob is None:
             blob = state.blobs[e.digest] = Blob(e.digest)
-        new = blob.want is None
-        changed = new or blob.want.can_pull != e.can_pull or bool(blob.want.clients) != bool(e.clients)
+        old = blob.want
+        changed = old is None or old.can_pull != e.can_pull or bool(old.clients) != bool(e.clients)
         blob.want = Want(e.kind, e.upstream, e.repository, e.clients, e.can_pull, e.alone)
         blob.upstream = e.upstream
         if e.size >= 0:
             self._set_size(blob, e.size)
-        if new:
+        if old is None:
             blob.wanted_since = blob.last_piece_at = state.now
             if blob.geometry:
                 self._join_all(blob)
@@ -400,6 +398,7 @@ class Node:
     # -- neighbours -------------------------------------------------------------------------------------------------
 
     def _join_all(self, blob: Blob) -> None:
+        blob.told = blob.left if blob.seeding else blob.present
         for peer in self.state.peers.values():
             if peer.tracker < 0:
                 self._send_join(peer, blob)
@@ -407,7 +406,7 @@ class Node:
     def _send_join(self, peer: Peer, blob: Blob) -> None:
         neighbour = blob.neighbours.get(peer.number)
         if neighbour:
-            neighbour.told = blob.left if blob.seeding else blob.present
+            neighbour.ahead = blob.left if blob.seeding else blob.present
         self.state.send(peer.number, self._join_message(blob))
 
     def _on_join(self, peer: Peer, m: Join) -> None:
@@ -459,7 +458,7 @@ class Node:
         pieces = 0
         for index in m.pieces:
             pieces |= 1 << index
-        if pieces >> geometry.count:
+        if pieces.bit_length() > geometry.count:
             self.state.blame(peer, "news of a piece that the blob does not have", blob)
             return
         if m.count > geometry.count:
@@ -562,6 +561,7 @@ class Node:
         self.trust.proved(blob)
         if blob.term:
             self.announcer.release(blob, "done")
+        blob.told = blob.left if blob.seeding else blob.present
         for number in blob.neighbours:
             self._send_join(self.state.peers[number], blob)
         self.announcer.track(blob)
@@ -581,44 +581,40 @@ class Node:
         )
 
     def _send_news(self, blob: Blob) -> None:
-        """Tell every neighbour what it lacks and was not told of yet."""
+        """Tell every neighbour that still wants pieces: the same message to all, since most lack the same."""
         self._news_at.pop(blob.digest, None)
         if blob.seeding:
             return
         blob.told_at = self.state.now
-        messages: dict[int, Have] = {}  # most lack the same
+        new = blob.present & ~blob.told
+        if not new:
+            return
+        pieces = tuple(islice(indices(new), NEWS_MAX))
+        if len(pieces) == NEWS_MAX:
+            new &= (2 << pieces[-1]) - 1
+            self._news_at[blob.digest] = self.state.now
+        blob.told |= new
+        message = self._news(blob, pieces)
         for number, neighbour in blob.neighbours.items():
-            if neighbour.wanting:
-                self._tell_news(blob, number, neighbour, messages)
+            if neighbour.wanting and new & ~neighbour.ahead & (-1 if neighbour.term else ~neighbour.have):
+                self.state.send(number, message)
 
     def _hot_news(self, blob: Blob) -> None:
         """Those that are served here and have little left to ask for hear at once."""
-        messages: dict[int, Have] = {}
+        new = blob.present & ~blob.told
         for number in self.uploads.served():
             neighbour = blob.neighbours.get(number)
             if neighbour and neighbour.wanting:
-                stock = neighbour.told & ~neighbour.have
-                if stock.bit_count() <= self.state.settings.hot_stock:
-                    self._tell_news(blob, number, neighbour, messages)
+                ahead = neighbour.ahead & blob.present
+                stock = (blob.told | ahead) & ~neighbour.have
+                more = new & ~ahead & ~neighbour.have
+                if more and stock.bit_count() <= self.state.settings.hot_stock:
+                    neighbour.ahead = ahead | more
+                    self.state.send(number, self._news(blob, tuple(islice(indices(more), NEWS_MAX))))
 
     def _news(self, blob: Blob, pieces: tuple[int, ...]) -> Have:
         count = blob.present.bit_count()
         return Have(blob.digest, pieces, count, self.uploads.told_load, int(self.uploads.rate), blob.term)
-
-    def _tell_news(self, blob: Blob, number: int, neighbour: Neighbour, messages: dict[int, Have]) -> None:
-        new = blob.present & ~neighbour.told
-        if not neighbour.term:
-            new &= ~neighbour.have
-        if not new:
-            return
-        message = messages.get(new)
-        if message is None:
-            pieces = tuple(islice(indices(new), NEWS_MAX))
-            message = messages[new] = self._news(blob, pieces)
-            if len(pieces) == NEWS_MAX:
-                self._news_at[blob.digest] = self.state.now
-        neighbour.told |= sum(1 << i for i in message.pieces) if len(message.pieces) == NEWS_MAX else new
-        self.state.send(number, message)
 
     # -- upstream ---------------------------------------------------------------------------------------------------
 

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from random import Random
+from typing import Final
 
-PIECE_SIZE_MIN = 256 * 1024  # bytes; smaller pieces cost more messages and signatures than they save in time
-PIECE_SIZE_MAX = 16 * 1024 * 1024  # bytes; a node holds a few in flight, and a bad one is fetched again
-PIECES_WANTED = 512  # the finest cut below which more pieces gain under 2 % of the rollout's time
-BLOB_SIZE_MAX = 1 << 40  # bytes; 65,536 pieces of 16 MiB, whose set is 8 KiB and whose states are 2 MiB
-PIECES_MAX = BLOB_SIZE_MAX // PIECE_SIZE_MAX
+PIECE_SIZE_MIN: Final = 256 * 1024  # bytes; smaller pieces cost more messages and signatures than they save in time
+PIECE_SIZE_MAX: Final = 16 * 1024 * 1024  # bytes; a node holds a few in flight, and a bad one is fetched again
+PIECES_WANTED: Final = 512  # the finest cut below which more pieces gain under 2 % of the rollout's time
+BLOB_SIZE_MAX: Final = 1 << 40  # bytes; 65,536 pieces of 16 MiB, whose set is 8 KiB and whose states are 2 MiB
+PIECES_MAX: Final = BLOB_SIZE_MAX // PIECE_SIZE_MAX
 
 
 @dataclass(frozen=True)

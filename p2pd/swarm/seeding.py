@@ -11,6 +11,7 @@ to 2 % of it, unless the others are so slow that the seeder's own client would g
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from p2pd.swarm.blob import Blob, Neighbour
 from p2pd.swarm.commands import Allow, Pull, StopPull
@@ -19,9 +20,9 @@ from p2pd.swarm.pieces import indices, lowest, prefix_end
 from p2pd.swarm.state import NEVER, State
 from p2pd.swarm.uploads import Uploads
 
-REPLAN_S = 0.5  # how often a holder with nothing to pull looks whether something is missing after all
-CLAIM_PIECE_TIMES = 2
-UPSTREAM_WEIGHT = 0.2  # of the newest piece in the estimate of upstream's rate
+REPLAN_S: Final = 0.5  # how often a holder with nothing to pull looks whether something is missing after all
+CLAIM_PIECE_TIMES: Final = 2
+UPSTREAM_WEIGHT: Final = 0.2  # of the newest piece in the estimate of upstream's rate
 
 
 @dataclass(slots=True)
@@ -203,7 +204,6 @@ class Seeder:
             number, neighbour = min(able, key=self._claimant)
             index = lowest(unclaimed & ~neighbour.have)
             neighbour.shown[index] = self._s.now
-            neighbour.told |= 1 << index
             unclaimed &= ~(1 << index)
             self._s.send(number, Have(blob.digest, (index,), 0, 0, int(self._uploads.rate), seeding.term))
 
@@ -264,9 +264,9 @@ class Seeder:
         for neighbour in blob.neighbours.values():
             neighbour.shown.clear()
         pieces = tuple(indices(blob.present))
+        blob.told = blob.present
         for number, neighbour in blob.neighbours.items():
             if neighbour.wanting:
-                neighbour.told = blob.present
                 for place in range(0, len(pieces), 1024):
                     batch = pieces[place : place + 1024]
                     self._s.send(
@@ -286,7 +286,10 @@ class Seeder:
     def deadline(self) -> float:
         if not self._of:
             return NEVER
-        return min((min(s.plan_at, s.tick_at) for s in self._of.values()), default=NEVER)
+        deadline = NEVER
+        for seeding in self._of.values():
+            deadline = min(deadline, seeding.plan_at, seeding.tick_at)
+        return deadline
 
     def tick(self) -> None:
         now = self._s.now

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from random import Random
+from typing import Final
 
 from p2pd.swarm.blob import Blob
 from p2pd.swarm.commands import Blame, Close, Command, Send
@@ -16,10 +17,10 @@ from p2pd.swarm.messages import LINKS_MAX, Contact, Message, Vouch
 from p2pd.swarm.settings import Settings
 from p2pd.swarm.voucher import Sign, Verify, make_voucher
 
-NEVER = float("inf")
-PROVED_TERM = 1 << 40  # of a voucher for what its signer proved: above every lease's term, so never retracted
-AVOIDED_MAX = 4096
-MET_MAX = 4096  # nodes whose names are remembered, for when one of their signatures turns out false
+NEVER: Final = float("inf")
+PROVED_TERM: Final = 1 << 40  # of a voucher for what its signer proved: above every lease's term, so never retracted
+AVOIDED_MAX: Final = 4096
+MET_MAX: Final = 4096  # nodes whose names are remembered, for when one of their signatures turns out false
 
 
 @dataclass(slots=True)

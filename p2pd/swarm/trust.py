@@ -262,8 +262,9 @@ class Trust:
         neighbour = blob.neighbours.get(peer.number)
         if neighbour is None or neighbour.questioned not in m.links or blob.chain is None:
             return False
-        index, place = neighbour.questioned, neighbour.questioned - m.first
+        index = neighbour.questioned
         assert index is not None
+        place = index - m.first
         if blob.chain.link(index) == (m.states[place], m.states[place + 1]):
             self._s.blame(peer, MISFIT, blob, index)
             return True

@@ -12,21 +12,23 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Final
 
 from p2pd.swarm.blob import Blob
 from p2pd.swarm.commands import Count, StopUpload, Upload
 from p2pd.swarm.messages import Have, Refuse, Request
 from p2pd.swarm.state import NEVER, Peer, State
 
-FULL = 99  # hundredths of our line: from here on it is spoken for
-SLOW_FLOOR_S = 0.25  # a transfer is never called slow before this
-SLOW_FIRST_S = 1.0  # ... nor before this, while our line's rate is not known
-SLOW_PIECES = 8  # times what a piece would take with the line to itself: twice its time in one of four places
-TURN_PIECES = 64  # after so many a peer leaves its place to one that was refused, if there is one
-NOTICES = 2  # for a place that gets free: the first may have found another meanwhile
-SLOW_RATIO = 0.4  # of the usual rate: who takes pieces slower than that is slow
-DRAIN_WEIGHT = 0.3  # of the newest transfer to a peer
-RATE_UP, RATE_DOWN = 0.5, 0.05  # how fast the estimate of our own line follows a faster, a slower transfer
+FULL: Final = 99  # hundredths of our line: from here on it is spoken for
+SLOW_FLOOR_S: Final = 0.25  # a transfer is never called slow before this
+SLOW_FIRST_S: Final = 1.0  # ... nor before this, while our line's rate is not known
+SLOW_PIECES: Final = 8  # times what a piece would take with the line to itself: twice its time in one of four places
+TURN_PIECES: Final = 64  # after so many a peer leaves its place to one that was refused, if there is one
+NOTICES: Final = 2  # for a place that gets free: the first may have found another meanwhile
+SLOW_RATIO: Final = 0.4  # of the usual rate: who takes pieces slower than that is slow
+DRAIN_WEIGHT: Final = 0.3  # of the newest transfer to a peer
+RATE_UP: Final = 0.5  # how fast the estimate of our own line follows a faster, a slower transfer
+RATE_DOWN: Final = 0.05
 
 
 @dataclass(slots=True)
@@ -69,8 +71,12 @@ class Uploads:
             return 0
         if len(self._places) >= self._s.settings.places_most:
             return FULL
-        busy = [p.share for n, p in self._places.items() if not self._drains_slowly(n, p)]
-        return int(100 * max(sum(busy), len(busy) / self._s.settings.places) + 0.5)
+        count, shares = 0, 0.0
+        for number, place in self._places.items():
+            if not self._drains_slowly(number, place):
+                count += 1
+                shares += place.share
+        return int(100 * max(shares, count / self._s.settings.places) + 0.5)
 
     @property
     def told_load(self) -> int:
@@ -218,8 +224,12 @@ class Uploads:
         """When what waits may move although nothing is done: the transfer under way counts as slow then."""
         if not (self._waiting or self._refused) or len(self._places) >= self._s.settings.places_most:
             return NEVER
-        slow_at = (self._slow_at(p.current) for p in self._places.values())
-        return min((at for at in slow_at if at > self._s.now), default=NEVER)
+        soonest, now = NEVER, self._s.now
+        for place in self._places.values():
+            at = self._slow_at(place.current)
+            if now < at < soonest:
+                soonest = at
+        return soonest
 
     def _note_rate(self, sending: Sending) -> None:
         took = self._s.now - sending.started
