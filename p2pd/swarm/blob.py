@@ -68,7 +68,6 @@ class Blob:
     counts: list[int] = field(default_factory=list)  # neighbours that have a piece, in binary: bit n of all pieces at n
 
     told: int = 0  # pieces here that all neighbours were told of
-    told_at: float = 0.0  # when news last went to all
     usual_count: float = 0.0  # pieces that those who want more have, as their news say
     last_piece_at: float = 0.0
     wanted_since: float = 0.0

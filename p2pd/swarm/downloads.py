@@ -113,9 +113,11 @@ class Downloads:
         """Whether another uploader is worth asking beside those that we ask already."""
         settings = self._s.settings
         sources = self._sources
-        # A pull from upstream feeds everybody: peers must not take its share of our line.
         behind = self._behind()
-        wanted = 1 if self._s.pulls else settings.sources + behind
+        wanted = settings.sources + behind
+        if self._s.pulls:
+            # A pull from upstream feeds everybody: peers must not take its share of our line.
+            wanted = 1 if behind <= 0 or self._s.pull_slowed else 2
         if len(sources) < wanted:
             return True
         if len(sources) >= settings.sources_most:
@@ -126,6 +128,10 @@ class Downloads:
             rate = peers[number].rate
             weight += min(1.0, 2 * rate / typical) if rate and typical else 1.0
         return weight < wanted - 0.5
+
+    def _is_spare(self, peer: Peer) -> bool:
+        """Whether we do without this one of our sources, because the pull from upstream gets too little of our line."""
+        return bool(self._s.pulls) and self._s.pull_slowed and peer.number != next(iter(self._sources), peer.number)
 
     def _behind(self) -> int:
         """Sources more for a node that is behind its neighbours, one less for one that is ahead."""
@@ -148,7 +154,7 @@ class Downloads:
 
     def _ask_source(self, peer: Peer, blobs: list[Blob]) -> None:
         """Keep the line of an uploader that serves us full."""
-        if peer.not_before > self._s.now:
+        if peer.not_before > self._s.now or self._is_spare(peer):
             return
         for blob in blobs:
             neighbour = blob.neighbours.get(peer.number)
@@ -173,7 +179,7 @@ class Downloads:
                 if not_before > self._s.now:
                     self._again_at = min(self._again_at, not_before)
                     return
-            elif peer.not_before > self._s.now or peer.asked >= self._depth(peer, blob):
+            elif peer.not_before > self._s.now or peer.asked >= self._depth(peer, blob) or self._is_spare(peer):
                 return
             self._ask(peer, blob, self._choose(blob, useful), hedge=False)
 

@@ -25,6 +25,7 @@ TEXT_SIZE_MAX: Final = 256  # characters of a name, a zone, a host, a reason
 LINKS_MAX: Final = 64  # links in one voucher: 2 KiB of states
 PEERS_MAX: Final = 64  # nodes in one answer
 NEWS_MAX: Final = 1024  # pieces in one batch of news
+BLOBS_OF_NEWS_MAX: Final = 16  # blobs in one message of news
 HOLDINGS_MAX: Final = 1024  # digests in one list of holdings
 
 
@@ -283,9 +284,16 @@ class Accuse:
     signature: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class News:
+    """News of several blobs at once: one message costs both sides less than one for each."""
+
+    haves: tuple[Have, ...]
+
+
 Message = (
     Hello | Ping | Join | Leave | Have | Request | Cancel | Refuse | Vouch | Run | GetLinks | Retract
-    | Announce | Answer | Release | Withdraw | Holdings | GetTag | TagIs | Accuse
+    | Announce | Answer | Release | Withdraw | Holdings | GetTag | TagIs | Accuse | News
 )  # fmt: skip
 _TYPES: tuple[Any, ...] = Message.__args__  # type: ignore[attr-defined]
 # A message's number on the wire is its place in that list: a new kind goes to its end.
@@ -350,6 +358,8 @@ def _field_checks(kind: type) -> tuple[tuple[str, Callable[[Any], bool]], ...]:
             check = _PIECES_AS_SET if hint is bytes else _PIECES_AS_LIST
         elif field.name == "peers":
             check = _list_of(lambda value: type(value) is list, PEERS_MAX)
+        elif field.name == "haves":
+            check = _list_of(lambda value: type(value) is list, BLOBS_OF_NEWS_MAX)
         elif hint is bool:
             check = _boolean
         elif hint is str:
@@ -363,6 +373,7 @@ def _field_checks(kind: type) -> tuple[tuple[str, Callable[[Any], bool]], ...]:
 _FORMS = {NUMBERS[kind]: (kind, _field_checks(kind)) for kind in _TYPES}
 _NAMES = {kind: tuple(field.name for field in fields(kind)) for kind in (*_TYPES, Contact)}
 _CONTACT_CHECKS = _field_checks(Contact)
+_HAVE_CHECKS = _field_checks(Have)
 
 
 def encode(message: Message) -> bytes:
@@ -373,6 +384,8 @@ def encode(message: Message) -> bytes:
         value = getattr(message, name)
         if kind is Answer and name == "peers":
             value = [[getattr(contact, part) for part in _NAMES[Contact]] for contact in value]
+        elif kind is News:
+            value = [[getattr(have, part) for part in _NAMES[Have]] for have in value]
         values.append(value)
     body = msgpack.packb(values, use_bin_type=True)
     return FRAME_HEADER.pack(len(body)) + body
@@ -401,5 +414,7 @@ def _checked(kind: type, checks: tuple[tuple[str, Callable[[Any], bool]], ...], 
         if type(values[place]) is list:
             if name == "peers":
                 values[place] = [Contact(*_checked(Contact, _CONTACT_CHECKS, entry)) for entry in values[place]]
+            elif name == "haves":
+                values[place] = [Have(*_checked(Have, _HAVE_CHECKS, entry)) for entry in values[place]]
             values[place] = tuple(values[place])
     return values

@@ -24,6 +24,7 @@ from p2pd.swarm.commands import (
 )
 from p2pd.swarm.downloads import FULL, Asked, Downloads
 from p2pd.swarm.messages import (
+    BLOBS_OF_NEWS_MAX,
     LINKS_MAX,
     NEWS_MAX,
     Accuse,
@@ -36,6 +37,7 @@ from p2pd.swarm.messages import (
     Holdings,
     Join,
     Leave,
+    News,
     Refuse,
     Release,
     Request,
@@ -54,7 +56,7 @@ from p2pd.swarm.voucher import Sign, Verify
 # After these nothing new can be asked for, but for what their handlers say themselves. They are most of what happens.
 _CHANGES_NO_CHOICE = frozenset(
     {ev.Received, ev.PieceStarted, ev.UploadDone, ev.PieceStored, ev.Stored, ev.Tick, ev.Members}
-    | {Have, Request, Cancel, GetLinks, Vouch, Accuse, Announce, Release, Withdraw, Holdings}
+    | {Have, News, Request, Cancel, GetLinks, Vouch, Accuse, Announce, Release, Withdraw, Holdings}
 )
 BLOBS_OF_PEER_MAX: Final = 1024  # blobs in which one peer may be our neighbour
 
@@ -81,7 +83,9 @@ class Node:
         self.announcer = Announcer(self.state, self.seeder, now + settles_after_s)
         self.trust = Trust(self.state, self.uploads, self.downloads, self.seeder, self.announcer, self._send_join)
         self.announcer.on_holder = self.trust.holder_named
-        self._news_at: dict[bytes, float] = {}
+        self._news: dict[bytes, None] = {}  # blobs of which there is news that waits for the next batch
+        self._news_at = NEVER  # when that is due
+        self._told_at = 0.0  # when the last batch went out
         self.deadline = self.announcer.deadline  # when `Tick` is due
         self._handlers: dict[type, Callable] = {
             ev.PeerUp: self._peer_up,
@@ -109,6 +113,7 @@ class Node:
             Join: self._on_join,
             Leave: self._on_leave,
             Have: self._on_have,
+            News: self._on_news,
             Request: self._on_request,
             Cancel: lambda p, m: self.uploads.cancel(p.number, m.rid),
             Refuse: lambda p, m: self.downloads.refused(p, m.rid, m.reason, m.load),
@@ -136,14 +141,17 @@ class Node:
             self.deadline = self._deadline()
         else:
             # A message that led to nothing may still say when to look again; most are news, and many.
-            self.deadline = min(self.deadline, self.downloads.deadline, self.announcer.deadline, self.uploads.deadline)
+            self.deadline = min(self.deadline, self.downloads.deadline, self.announcer.deadline)
         return state.out
 
     def _deadline(self) -> float:
-        deadline = min(self.downloads.deadline, self.uploads.deadline, self.seeder.deadline, self.announcer.deadline)
-        for at in self._news_at.values():
-            deadline = min(deadline, at)
-        return deadline
+        return min(
+            self.downloads.deadline,
+            self.uploads.deadline,
+            self.seeder.deadline,
+            self.announcer.deadline,
+            self._news_at,
+        )
 
     def link(self, peer: int, rid: int) -> tuple[bytes, bytes] | None:
         """The states before and after the piece that `rid` asked for; None while no voucher has told them."""
@@ -289,7 +297,7 @@ class Node:
             self.state.send(number, Leave(blob.digest))
         self.announcer.forget(blob)
         self.trust.forget(blob)
-        self._news_at.pop(blob.digest, None)
+        self._news.pop(blob.digest, None)
         self.state.blobs.pop(blob.digest, None)
 
     def _reading(self, e: ev.Reading) -> None:
@@ -391,7 +399,7 @@ class Node:
                 for number in blob.neighbours:
                     self.state.peers[number].blobs.pop(digest, None)
                 del blobs[digest]
-                self._news_at.pop(digest, None)
+                self._news.pop(digest, None)
                 if len(blobs) < self.state.settings.swarms_most:
                     return
 
@@ -443,6 +451,10 @@ class Node:
         if blob and peer.number in blob.neighbours:
             blob.remove_neighbour(peer.number)
             self.seeder.neighbours_changed(blob)
+
+    def _on_news(self, peer: Peer, m: News) -> None:
+        for have in m.haves:
+            self._on_have(peer, have)
 
     def _on_have(self, peer: Peer, m: Have) -> None:
         peer.load, peer.load_at = m.load, self.state.now
@@ -545,11 +557,11 @@ class Node:
         if blob.complete:
             self._prove(blob)
         elif not blob.seeding:
-            due = blob.told_at + state.settings.news_s
-            if due <= state.now:
-                self._send_news(blob)
+            self._news[blob.digest] = None
+            self._news_at = self._told_at + state.settings.news_s
+            if self._news_at <= state.now:
+                self._send_news()
             else:
-                self._news_at.setdefault(blob.digest, due)
                 self._hot_news(blob)
 
     def _prove(self, blob: Blob) -> None:
@@ -580,39 +592,53 @@ class Node:
             int(self.uploads.rate),
         )
 
-    def _send_news(self, blob: Blob) -> None:
-        """Tell every neighbour that still wants pieces: the same message to all, since most lack the same."""
-        self._news_at.pop(blob.digest, None)
-        if blob.seeding:
-            return
-        blob.told_at = self.state.now
-        new = blob.present & ~blob.told
-        if not new:
-            return
-        pieces = tuple(islice(indices(new), NEWS_MAX))
-        if len(pieces) == NEWS_MAX:
-            new &= (2 << pieces[-1]) - 1
-            self._news_at[blob.digest] = self.state.now
-        blob.told |= new
-        message = self._news(blob, pieces)
-        for number, neighbour in blob.neighbours.items():
-            if neighbour.wanting and new & ~neighbour.ahead & (-1 if neighbour.term else ~neighbour.have):
-                self.state.send(number, message)
+    def _send_news(self) -> None:
+        """Tell every neighbour that still wants pieces, of all blobs at once; most lack the same: all hear the same."""
+        state = self.state
+        self._told_at, self._news_at = state.now, NEVER
+        waiting, self._news = self._news, {}
+        haves: dict[int, list[Have]] = {}
+        for digest in waiting:
+            blob = state.blobs.get(digest)
+            if blob is None or blob.seeding:
+                continue
+            new = blob.present & ~blob.told
+            if not new:
+                continue
+            pieces = tuple(islice(indices(new), NEWS_MAX))
+            if len(pieces) == NEWS_MAX:
+                new &= (2 << pieces[-1]) - 1
+                self._news[digest] = None
+                self._news_at = state.now
+            blob.told |= new
+            have = self._have(blob, pieces)
+            for number, neighbour in blob.neighbours.items():
+                if neighbour.wanting and new & ~neighbour.ahead & (-1 if neighbour.term else ~neighbour.have):
+                    haves.setdefault(number, []).append(have)
+        messages: dict[tuple[int, ...], News] = {}  # most hear the same
+        for number, several in haves.items():
+            if len(several) == 1:
+                state.send(number, several[0])
+                continue
+            for start in range(0, len(several), BLOBS_OF_NEWS_MAX):
+                part = several[start : start + BLOBS_OF_NEWS_MAX]
+                same = tuple(map(id, part))
+                if same not in messages:
+                    messages[same] = News(tuple(part))
+                state.send(number, messages[same])
 
     def _hot_news(self, blob: Blob) -> None:
-        """Those that are served here and have little left to ask for hear at once."""
+        """Those that are served here hear at once: who has nothing left to ask for leaves its place."""
         new = blob.present & ~blob.told
         for number in self.uploads.served():
             neighbour = blob.neighbours.get(number)
             if neighbour and neighbour.wanting:
-                ahead = neighbour.ahead & blob.present
-                stock = (blob.told | ahead) & ~neighbour.have
-                more = new & ~ahead & ~neighbour.have
-                if more and stock.bit_count() <= self.state.settings.hot_stock:
-                    neighbour.ahead = ahead | more
-                    self.state.send(number, self._news(blob, tuple(islice(indices(more), NEWS_MAX))))
+                more = new & ~neighbour.ahead & ~neighbour.have
+                if more:
+                    neighbour.ahead = neighbour.ahead & blob.present | more
+                    self.state.send(number, self._have(blob, tuple(islice(indices(more), NEWS_MAX))))
 
-    def _news(self, blob: Blob, pieces: tuple[int, ...]) -> Have:
+    def _have(self, blob: Blob, pieces: tuple[int, ...]) -> Have:
         count = blob.present.bit_count()
         return Have(blob.digest, pieces, count, self.uploads.told_load, int(self.uploads.rate), blob.term)
 
@@ -665,13 +691,8 @@ class Node:
 
     def _tick(self, _: ev.Tick) -> None:
         now = self.state.now
-        for digest, at in list(self._news_at.items()):
-            if at <= now:
-                blob = self.state.blobs.get(digest)
-                if blob:
-                    self._send_news(blob)
-                else:
-                    del self._news_at[digest]
+        if self._news_at <= now:
+            self._send_news()
         self.downloads.tick()
         self.uploads.pump()
         self.seeder.tick()

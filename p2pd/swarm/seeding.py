@@ -22,6 +22,7 @@ from p2pd.swarm.uploads import Uploads
 
 REPLAN_S: Final = 0.5  # how often a holder with nothing to pull looks whether something is missing after all
 CLAIM_PIECE_TIMES: Final = 2
+SLOWED: Final = 1.1  # times upstream's best time for a piece: then something else takes its share of our line
 UPSTREAM_WEIGHT: Final = 0.2  # of the newest piece in the estimate of upstream's rate
 
 
@@ -38,6 +39,7 @@ class Seeding:
     progress: int = 0  # links and pieces that left: what the lease's renewal counts
     moved_at: float = 0.0  # when a piece last left
     piece_s: float = 0.0  # upstream's time for one piece, unhindered
+    best_s: float = NEVER  # the least that was
     first_at: float = 0.0
     pulled: int = 0
     tick_at: float = 0.0
@@ -133,6 +135,8 @@ class Seeder:
             return
         weight = UPSTREAM_WEIGHT if seeding.piece_s else 1.0
         seeding.piece_s += weight * (seconds - seeding.piece_s)
+        seeding.best_s = min(seeding.best_s, seeding.piece_s)
+        self._s.pull_slowed = seeding.piece_s > SLOWED * seeding.best_s
         seeding.first_at = seeding.first_at or self._s.now
         seeding.pulled += 1
         seeding.progress += 1

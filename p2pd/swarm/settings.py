@@ -18,7 +18,7 @@ class Settings:
 
     # downloads
     sources: int = 4  # uploaders that we ask at a time: as many as `places`, or one end of the lines stands idle
-    behind_pieces: int = 4  # behind the neighbours: one source more; three times as many: two; ahead: one less
+    behind_pieces: int = 12  # behind the neighbours: one source more; three times as many: two; ahead: one less
     sources_most: int = 6  # ... if some of them are slow
     requests_most: int = 32
     at_one_uploader: int = 2  # of ours, one under way and one queued: no gap between two pieces
@@ -36,6 +36,7 @@ class Settings:
     avoid_s: float = 60.0  # a peer that was caught
     refused_wait_s: float = 0.5  # a busy uploader is asked again after this, or at its next news
     refused_least_s: float = 0.05  # ... but not sooner than this
+    refused_s: float = 0.1  # who was refused waits for a notice so long; who still needs it has asked again by then
     stuck_rate: float = 1e6  # bytes/s: on slower lines a piece may take longer than `stuck_s`
     stuck_s: float = 5.0  # wanted, and no piece for so long
 
@@ -45,8 +46,7 @@ class Settings:
     queued_at_place: int = 8  # requests of the peer that has the place
 
     # news
-    news_s: float = 0.06  # between two batches; the first goes out at once. 0.03 gains 0.01 at twice the messages
-    hot_stock: int = 4  # pieces left to ask for, at which who is served here hears at once
+    news_s: float = 0.03  # between two batches; the first goes out at once. 0.06 loses 0.02 of the bound
 
     # seeding
     ahead_ratio: float = 0.02  # of the blob: what a dead seeder takes with it

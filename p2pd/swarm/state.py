@@ -43,7 +43,6 @@ class Peer:
     last_done_at: float = 0.0
     silent: bool = False  # it let us wait in vain, and has delivered nothing since: its word counts for nothing
     # as a receiver from us
-    refused: bool = False  # we were busy when it asked: it wants to hear when there is room
     drain: float = 0.0  # bytes/s at which it took what we sent last; 0 while unknown
 
 
@@ -64,6 +63,7 @@ class State:
     avoided: dict[bytes, float] = field(default_factory=dict)  # node id -> until when
     met: OrderedDict[bytes, Contact] = field(default_factory=OrderedDict)  # nodes ever connected; newest last
     pulls: dict[bytes, None] = field(default_factory=dict)  # blobs that are being pulled from upstream
+    pull_slowed: bool = False  # upstream's last pieces took longer than its best ones
 
     def silent_peers(self) -> set[int]:
         """Those whose word that they have something is not to be relied on now."""

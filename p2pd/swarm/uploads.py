@@ -24,7 +24,9 @@ SLOW_FLOOR_S: Final = 0.25  # a transfer is never called slow before this
 SLOW_FIRST_S: Final = 1.0  # ... nor before this, while our line's rate is not known
 SLOW_PIECES: Final = 8  # times what a piece would take with the line to itself: twice its time in one of four places
 TURN_PIECES: Final = 64  # after so many a peer leaves its place to one that was refused, if there is one
+REFUSED_MAX: Final = 64  # peers that are remembered as refused
 NOTICES: Final = 2  # for a place that gets free: the first may have found another meanwhile
+NOTICE_S: Final = 0.01  # ... and if none of them comes in this time, the next ones hear of it
 SLOW_RATIO: Final = 0.4  # of the usual rate: who takes pieces slower than that is slow
 DRAIN_WEIGHT: Final = 0.3  # of the newest transfer to a peer
 RATE_UP: Final = 0.5  # how fast the estimate of our own line follows a faster, a slower transfer
@@ -60,7 +62,8 @@ class Uploads:
         self._s = state
         self._places: dict[int, Place] = {}
         self._waiting: deque[Sending] = deque()
-        self._refused: deque[int] = deque(maxlen=64)
+        self._refused: dict[int, float] = {}  # who was, and when last; those that wait longest first
+        self._notice_at = NEVER  # when the next ones hear of a place that is still free
         self._usual_drain = 0.0  # bytes/s at which one transfer usually goes out
         self.rate = 0.0  # bytes/s of our line, as far as one could see
 
@@ -82,7 +85,15 @@ class Uploads:
     def told_load(self) -> int:
         """The load that the news tell. While somebody was refused, a place that gets free is for him: nobody else is
         to come for it, else most of those who hear of it come in vain."""
-        return max(self.load, FULL) if self._refused and self._places else self.load
+        return max(self.load, FULL) if self._places and self._still_refused() else self.load
+
+    def _still_refused(self) -> bool:
+        """Whether anybody still waits who was refused: who did not come again has found another."""
+        if self._refused:
+            since = self._s.now - self._s.settings.refused_s
+            for peer in [peer for peer, at in self._refused.items() if at < since]:
+                del self._refused[peer]
+        return bool(self._refused)
 
     def is_slow(self, peer: int) -> bool:
         """Whether a peer took what was sent to it at under half of the usual rate."""
@@ -173,6 +184,7 @@ class Uploads:
 
     def peer_down(self, peer: int) -> None:
         self._places.pop(peer, None)
+        self._refused.pop(peer, None)
         self._waiting = deque(s for s in self._waiting if s.peer != peer)
         self.pump()
 
@@ -209,22 +221,24 @@ class Uploads:
                 place.queue.append(sending)
             else:
                 self._start(sending, 0.25)
-        room = NOTICES if self._refused and self._free_place() else 0
-        while self._refused and room > 0:
-            peer = self._s.peers.get(self._refused.popleft())
-            if peer and peer.refused:
-                peer.refused = False
-                room -= 1
-                for digest in peer.blobs:
-                    self._s.send(peer.number, Have(digest, (), 0, self.load, int(self.rate), 0))
-                    break
+        if self._notice_at > self._s.now and self._notice_at < NEVER:
+            return
+        self._notice_at = NEVER
+        if not self._still_refused() or not self._free_place():
+            return
+        self._notice_at = self._s.now + NOTICE_S
+        for number in list(self._refused)[:NOTICES]:
+            del self._refused[number]
+            for digest in self._s.peers[number].blobs:
+                self._s.send(number, Have(digest, (), 0, self.load, int(self.rate), 0))
+                break
 
     @property
     def deadline(self) -> float:
         """When what waits may move although nothing is done: the transfer under way counts as slow then."""
         if not (self._waiting or self._refused) or len(self._places) >= self._s.settings.places_most:
             return NEVER
-        soonest, now = NEVER, self._s.now
+        soonest, now = self._notice_at, self._s.now
         for place in self._places.values():
             at = self._slow_at(place.current)
             if now < at < soonest:
@@ -282,6 +296,5 @@ class Uploads:
         self._s.send(peer.number, Refuse(rid, reason, self.load))
         if reason == "busy":
             self._s.out.append(Count("refused", 1))
-            if not peer.refused:
-                peer.refused = True
-                self._refused.append(peer.number)
+            if peer.number in self._refused or len(self._refused) < REFUSED_MAX:
+                self._refused[peer.number] = self._s.now
