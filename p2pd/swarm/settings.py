@@ -36,7 +36,6 @@ class Settings:
     avoid_s: float = 60.0  # a peer that was caught
     refused_wait_s: float = 0.5  # a busy uploader is asked again after this, or at its next news
     refused_least_s: float = 0.05  # ... but not sooner than this
-    refused_s: float = 0.1  # who was refused waits for a notice so long; who still needs it has asked again by then
     stuck_rate: float = 1e6  # bytes/s: on slower lines a piece may take longer than `stuck_s`
     stuck_s: float = 5.0  # wanted, and no piece for so long
 

@@ -64,6 +64,7 @@ class Uploads:
         self._waiting: deque[Sending] = deque()
         self._refused: dict[int, float] = {}  # who was, and when last; those that wait longest first
         self._notice_at = NEVER  # when the next ones hear of a place that is still free
+        self._usual_s = 0.0  # that one transfer takes
         self._usual_drain = 0.0  # bytes/s at which one transfer usually goes out
         self.rate = 0.0  # bytes/s of our line, as far as one could see
 
@@ -90,7 +91,9 @@ class Uploads:
     def _still_refused(self) -> bool:
         """Whether anybody still waits who was refused: who did not come again has found another."""
         if self._refused:
-            since = self._s.now - self._s.settings.refused_s
+            settings = self._s.settings
+            patience = max(2 * settings.refused_least_s, min(1.2 * settings.refused_wait_s, 3 * self._usual_s))
+            since = self._s.now - patience
             for peer in [peer for peer, at in self._refused.items() if at < since]:
                 del self._refused[peer]
         return bool(self._refused)
@@ -249,6 +252,7 @@ class Uploads:
         took = self._s.now - sending.started
         if took <= 0:
             return
+        self._usual_s += (DRAIN_WEIGHT if self._usual_s else 1.0) * (took - self._usual_s)
         drain = sending.length / took
         peer = self._s.peers.get(sending.peer)
         if peer:

@@ -253,6 +253,27 @@ def test_who_pulls_from_upstream_asks_one() -> None:
     assert sources(p) == list("bcd")
 
 
+def test_who_pulls_and_falls_behind_asks_two_unless_that_slows_the_pull() -> None:
+    p = Play(behind_pieces=2, at_one_uploader=1)
+    p.tracker()
+    other = digest_of("other")
+    p.want(digest=other)
+    p.lease(digest=other)
+    p.want()
+    for name in "bcd":
+        p.up(name)
+        p.join(name)
+    told_counts(p, 5, "d")
+    all_have(p, *"bcd")
+    assert sources(p) == ["b", "c"]
+    p.node.state.pull_slowed = True
+    asked = {name: p.node.downloads.of_blob(BLOB) for name in "bc"}
+    for request in list(asked["b"]):
+        p.now += 0.01
+        p.checked(p.names[request.peer], request.rid)
+    assert len(sources(p)) == 1  # none beside it
+
+
 def told_counts(p: Play, count: int, *names: str) -> None:
     """The neighbours say that they have so many pieces, often enough to be believed."""
     for _ in range(30):
@@ -276,7 +297,7 @@ def test_who_is_behind_its_neighbours_asks_more(count: int, wanting: bool, asked
 
 
 def test_who_is_ahead_of_its_neighbours_asks_fewer() -> None:
-    p = wanter("s", *"bcdef", at_one_uploader=1)
+    p = wanter("s", *"bcdef", at_one_uploader=1, behind_pieces=4)
     p.join("s", *range(6))
     while p.node.downloads.out:
         p.now += 0.01

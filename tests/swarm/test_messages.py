@@ -42,7 +42,7 @@ NUMBERS = {
     "time": (0, 1 << 62),
 }
 OCTETS = {"key": (32, 32), "signature": (64, 64), "digest": (32, 32), "node_id": (20, 20)}
-LISTS = {"states": m.LINKS_MAX + 1, "digests": m.HOLDINGS_MAX, "peers": m.PEERS_MAX}
+LISTS = {"states": m.LINKS_MAX + 1, "digests": m.HOLDINGS_MAX, "peers": m.PEERS_MAX, "haves": m.BLOBS_OF_NEWS_MAX}
 
 
 def bounds(kind: type, name: str) -> tuple[int, int]:
@@ -58,6 +58,8 @@ def field_strategy(kind: type, name: str, hint: object) -> st.SearchStrategy:
         if hint is bytes:
             return octets(1, 40)
         return st.lists(st.integers(0, PIECES_MAX - 1), max_size=12).map(tuple)
+    if name == "haves":
+        return st.lists(message(m.Have), max_size=3).map(tuple)
     if name == "peers":
         return st.lists(message(Contact), max_size=3).map(tuple)
     if name in ("states", "digests"):
@@ -140,7 +142,7 @@ anything = st.recursive(
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.integers(-1, 20), st.lists(anything, max_size=16))
+@given(st.integers(-1, 21), st.lists(anything, max_size=16))
 def test_any_values_are_a_message_or_a_protocol_error(number: int, values: list) -> None:
     try:
         came = decode(body([number, *values]))
@@ -304,7 +306,7 @@ def test_what_is_no_message(data: bytes) -> None:
 def test_the_numbers_on_the_wire() -> None:
     """Fixed by the protocol's version."""
     names = """Hello Ping Join Leave Have Request Cancel Refuse Vouch Run GetLinks Retract
-        Announce Answer Release Withdraw Holdings GetTag TagIs Accuse"""
+        Announce Answer Release Withdraw Holdings GetTag TagIs Accuse News"""
     assert {kind.__name__: number for kind, number in m.NUMBERS.items()} == {n: i for i, n in enumerate(names.split())}
 
 

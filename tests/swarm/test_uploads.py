@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from p2pd.swarm.commands import Count, StopUpload, Upload
+from p2pd.swarm.commands import Count, Send, StopUpload, Upload
 from p2pd.swarm.events import Stored
 from p2pd.swarm.messages import Cancel, GetLinks, Have, Refuse, Request, Vouch
 from p2pd.swarm.state import PROVED_TERM
@@ -170,6 +170,29 @@ def test_who_was_refused_twice_hears_once() -> None:
     assert len(p.told(Have)["c"]) == 1
     p.wait(1)
     assert p.told(Have) == {}
+
+
+def test_who_was_refused_and_did_not_come_again_is_forgotten() -> None:
+    p = holder("b", "c")
+    p.request("b", 1, 0)
+    p.request("c", 1, 0)
+    assert p.refused("c") == [(1, "busy")]
+    p.now += 1
+    assert p.node.uploads.told_load == p.node.uploads.load
+    p.uploaded("b", 1)
+    assert p.told(Have) == {}
+
+
+def test_a_place_that_nobody_came_for_is_offered_to_the_next() -> None:
+    names = "bcdefghijk"
+    p = holder(*names)
+    receivers(p, *names)  # f to k are refused
+    p.now += 0.05
+    p.uploaded("b", 1)
+    assert list(p.told(Have)) == ["f", "g"]
+    p.wait(0.03)
+    told = [p.names[c.peer] for c in p.ever if isinstance(c, Send) and isinstance(c.message, Have)]
+    assert told[:4] == ["f", "g", "h", "i"]
 
 
 def test_who_was_refused_and_is_gone_is_passed_over() -> None:
@@ -479,6 +502,8 @@ def test_a_peer_leaves_its_place_to_one_that_was_refused_after_a_turn() -> None:
     for rid in range(1, TURN_PIECES + 1):
         p.hear("greedy", Request(rid, BLOB, 0, True, 1))
         p.now += 0.1
+        if rid == TURN_PIECES:
+            p.hear("b", Request(2, BLOB, 0, False, 1))  # it still waits
         p.uploaded("greedy", rid - 1)
     assert p.refused("greedy") == [(TURN_PIECES, "busy")]
     assert [m.pieces for m in p.sent("b", Have)] == [()]  # there is room
