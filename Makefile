@@ -10,6 +10,9 @@ JOBS ?= 2
 # End-to-end tests need root. `make test P2PD_E2E=` leaves them out.
 P2PD_E2E ?= required
 
+# Where `make compiled` puts the compiled simulator.
+COMPILED := build/compiled
+
 # Of `make fuzz`: for each target, and which (all, if none is named).
 SECONDS ?= 60
 TARGETS ?=
@@ -25,7 +28,7 @@ RUN_OPTIONS ?= --set node.state_dir=$(LAB)/state --set node.control=$(LAB)/contr
 CONTROL_OPTION = $() --control $(LAB)/control.sock
 endif
 
-.PHONY: help install apt run test fuzz demo bench simulate fleet hunt hostile lint lock clean
+.PHONY: help install apt run test fuzz demo bench compiled simulate fleet hunt hostile lint lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -77,9 +80,19 @@ bench: install apt ## measure; prints tables, takes some fifteen minutes (as roo
 	$(BIN)/python -m tests.bench.peer_throughput --tls
 	$(BIN)/python -m tests.bench.tracker_load
 
+compiled: $(COMPILED)/.built ## compile the simulator and the core that it runs (needs a C compiler): two to three times as fast
+
+$(COMPILED)/.built: $(BIN)/.installed requirements-compile.lock $(wildcard p2pd/*.py p2pd/swarm/*.py simulations/*.py)
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-compile.lock
+	$(BIN)/python -m simulations.compile $(COMPILED)
+	@touch $@
+	@echo 'Compiled. To use it: cd $(COMPILED) and run $(CURDIR)/$(BIN)/python -m simulations.cli ...'
+
 simulate: install ## simulate Kraken's published rollout: 2600 hosts, 3 GB; takes minutes, leaves a report to look at
 	@mkdir -p $(LAB)
-	@$(BIN)/python -m simulations.kraken --report $(LAB)/rollout.html
+	@$(MAKE) --no-print-directory -s compiled || echo 'Not compiled: this takes two to three times as long.'
+	@cd $$(test -e $(COMPILED)/.built && echo $(COMPILED) || echo .) && \
+		$(CURDIR)/$(BIN)/python -m simulations.kraken --report $(LAB)/rollout.html
 
 fleet: install apt ## measure 16 real daemons on limited links beside the simulator's prediction (as root)
 	@$(BIN)/p2pd-sim fleet --nodes 16 --link 25Mbit --runs 3
@@ -97,6 +110,7 @@ lint: install ## check the style
 lock: ## write the lock files anew from pyproject.toml (needs pip-tools)
 	pip-compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --extra dev --extra sim --allow-unsafe --strip-extras -o requirements.lock pyproject.toml
 	pip-compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --extra fuzz --constraint requirements.lock --allow-unsafe --strip-extras -o requirements-fuzz.lock pyproject.toml
+	pip-compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --extra compile --constraint requirements.lock --allow-unsafe --strip-extras -o requirements-compile.lock pyproject.toml
 
 clean: ## remove what make made
 	rm -rf $(VENV) .lab build dist *.egg-info
