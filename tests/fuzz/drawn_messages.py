@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from p2pd.swarm.messages import Hello, Message, Ping, ProtocolError, Run, decode, encode
+from p2pd.swarm.messages import Have, Hello, Message, Ping, ProtocolError, Run, decode, encode
 from p2pd.swarm.voucher import make_retraction, make_voucher
 from tests.fuzz.draw import Draw
 from tests.swarm.fakes import contact, digest_of, key, signer, true_states
@@ -32,12 +32,16 @@ def any_message(draw: Draw, kinds: tuple[type, ...] = ()) -> Any:
         if kind.__name__ == "Retract" and draw.number(31):
             name = draw.choice(SIGNERS)
             return make_retraction(signer(key(name)), key(name), draw.choice(DIGESTS), draw.number(4))
-        message = kind(*(_value(draw, field.name, str(field.type)) for field in fields(kind)))
+        message = _filled(draw, kind)
         try:
             return decode(encode(message)[4:])
         except (ProtocolError, OverflowError):
             continue
     return Ping()
+
+
+def _filled(draw: Draw, kind: type) -> Any:
+    return kind(*(_value(draw, field.name, str(field.type)) for field in fields(kind)))
 
 
 def _voucher(draw: Draw) -> Any:
@@ -56,6 +60,8 @@ def _value(draw: Draw, name: str, kind: str) -> Any:
         return draw.choice(DIGESTS)
     if name == "digests":
         return tuple(draw.choice(DIGESTS) for _ in range(draw.number(3)))
+    if name == "haves":
+        return tuple(_filled(draw, Have) for _ in range(draw.number(3)))
     if name == "size":
         return SIZE if draw.number(15) else draw.choice((-1, 0, 1, SIZE, SIZE + 1, 1 << 40))
     if name == "holder":
