@@ -14,6 +14,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from p2pd.fleet.keys import NodeKey, public_bytes
 
@@ -47,9 +48,10 @@ class FleetFiles:
 
 @dataclass(frozen=True)
 class Span:
-    """A certificate's name, and when it is valid: seconds since 1970."""
+    """A certificate's name, its SHA-256, and when it is valid: seconds since 1970."""
 
     name: str
+    fingerprint: bytes  # two CAs of one name may begin in the same second
     begins_at: float
     ends_at: float
 
@@ -57,6 +59,7 @@ class Span:
     def of(cls, certificate: x509.Certificate) -> Span:
         return cls(
             certificate.subject.rfc4514_string() or f"serial number {certificate.serial_number:x}",
+            certificate.fingerprint(SHA256()),
             certificate.not_valid_before_utc.timestamp(),
             certificate.not_valid_after_utc.timestamp(),
         )

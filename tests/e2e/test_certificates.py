@@ -149,6 +149,7 @@ def test_one_ca_replaces_another_without_a_restart(warehouse: Warehouse, make_la
         for name in ("node1", "node2"):
             wait_until(lambda name=name: len(authorities(nodes[name])) == 1, "the old CA to go", RENEWED_S)
             wait_until(lambda name=name: "late" not in peers_of(nodes[name]), "the late one to be cut off", RENEWED_S)
+        wait_until(lambda: refused(nodes["late"], "refused-there") > 0, "the late one to be refused", RENEWED_S)
         get_from_all([nodes["node1"], nodes["node2"]], third)
         assert lab.front.traffic().body_bytes(name=third.digest) <= ONE_COPY * third.size
         assert nodes["late"].metrics().total("p2pd_certificate_remaining_seconds") > 0

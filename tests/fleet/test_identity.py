@@ -43,6 +43,7 @@ def test_two_cas_while_one_replaces_the_other(tmp_path: Path) -> None:
     assert both.trusts_all_of(old_identity)
     assert not old_identity.trusts_all_of(both)
     assert new.member().identity(tmp_path / "new", CA, new).trusts_all_of(both)
+    assert not new.member().identity(tmp_path / "only", new).trusts_all_of(both)  # also if made in the same second
 
 
 @pytest.mark.parametrize("member", [CA.member(days=-1, starts_in=-2), CA.member(starts_in=1)], ids=["ended", "early"])
