@@ -37,16 +37,22 @@ def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return kept | {"PYTHONUNBUFFERED": "1", **(extra or {})}
 
 
+_given: set[int] = set()  # ports that were handed out, and may not be bound yet
+
+
 def free_port() -> int:
-    """A TCP port that nothing listens on at this moment."""
-    for port in random.sample(PORTS, 200):
+    """A TCP port that nothing listens on at this moment, and that this process has not been given before."""
+    for port in random.sample(PORTS, 400):
+        if port in _given:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("0.0.0.0", port))
             except OSError:
                 continue
+            _given.add(port)
             return port
-    raise LabError(f"none of 200 ports from {PORTS.start} to {PORTS.stop} is free")
+    raise LabError(f"none of 400 ports from {PORTS.start} to {PORTS.stop} is free")
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = READY_TIMEOUT_S) -> None:

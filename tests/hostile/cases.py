@@ -5,7 +5,8 @@ from __future__ import annotations
 from tests.hostile.fleet import Case, Outcome
 
 COPIES_MAX = 1.1  # upstream bytes over blob bytes, where the seeder itself did not lie
-MISFIT = "a piece that does not fit its link"
+MISFIT = ("a piece that does not fit its link",)
+FALSE_WORD = ("an accusation that the proven chain does not bear out", "a retraction whose signature is wrong")
 STREAMED = {"size": 24_000_000, "rate": 4e6, "hold_back": "0.5s"}
 PROVEN_ONLY = STREAMED | {"stream": "proven"}
 
@@ -19,8 +20,8 @@ CASES = (
     Case("reads slowly", ("reads-slowly",)),
     Case("replays", ("replays",), flips_once=True, seeder_lies=True),
     Case("claims leases and sits", ("sits",)),
-    Case("floods", ("floods",), says="floods"),
-    Case("accuses", ("accuses",), says="an accusation that the proven chain does not bear out"),
+    Case("floods", ("floods",)),  # a connection is read at 2000 messages/s: the rest waits in the flooder's own memory
+    Case("accuses", ("accuses",), says=FALSE_WORD),
     Case("directory: nobody can", ("directory-fails",), trackerless=True),
     Case("directory: a ghost holds it", ("directory-sits",), trackerless=True),
     Case("directory: everybody holds it", ("directory-grants",), trackerless=True),
@@ -42,6 +43,8 @@ def problems(o: Outcome) -> list[str]:
     case, found = o.case, []
     if not o.running:
         found.append("an honest daemon ended")
+    if not o.lied:
+        found.append("a liar's daemon ended: nothing is shown")
     if o.unproven:
         found.append(f"not proven at {', '.join(o.unproven)}")
     for seen in o.seen:
@@ -55,8 +58,8 @@ def problems(o: Outcome) -> list[str]:
     liars = {f"liar{number}" for number in range(1, len(case.liars) + 1)}
     if case.evidence and not liars & set(o.convicted):
         found.append("no liar is convicted by evidence")
-    if case.says and not any(case.says in said for reasons in o.named.values() for said in reasons):
-        found.append(f"nobody says of a liar: {case.says}")
+    if case.says and not any(words in said for name in liars for said in o.named.get(name, []) for words in case.says):
+        found.append(f"nobody says of a liar: {' or '.join(case.says)}")
     innocent = set(o.convicted) - liars - {""}
     if innocent and not case.flips_once:
         found.append(f"convicted: {', '.join(innocent)}")

@@ -26,7 +26,9 @@ from simulations.lab.upstream import Front
 from tests.lab import Image, Warehouse
 
 CLIENT_TIMEOUT_S = 60.0
-HEAD_START_S = 0.3  # of a liar that is to be the seeder; and of the honest nodes where no liar is to be
+SETTLED_S = 3.0  # a directory that is new grants nothing, and then draws among all who want a blob
+NAMED_WITHIN_S = 15.0  # some lies are told on and on: so long they may take until they are seen for what they are
+HEAD_START_S = 0.5  # of a liar that is to be the seeder; and of the honest nodes where no liar is to be
 PROVEN_WITHIN_S = 45.0  # after the clients' end: a node goes on for a blob that its client has given up
 
 
@@ -46,7 +48,7 @@ class Case:
     flips_once: bool = False  # upstream itself sends one wrong byte, to whoever asks first
     seeder_lies: bool = False  # then more than one copy may be needed
     evidence: bool = False  # whether it leaves any
-    says: str = ""  # what the honest nodes' logs say of a liar, by name, where it leaves no evidence
+    says: tuple[str, ...] = ()  # what the honest nodes' logs say of a liar, by name, where it leaves no evidence
 
 
 @dataclass(slots=True)
@@ -74,10 +76,18 @@ class Outcome:
     named: dict[str, list[str]] = field(default_factory=dict)  # names in the logs, with what is said of them
     accused_honest: dict[str, list[str]] = field(default_factory=dict)
     barred_honest: list[str] = field(default_factory=list)
-    copies: float = 0.0
+    copies: float = 0.0  # that honest nodes took from upstream
     refuted_streams: int = 0
     running: bool = True
+    lied: bool = True  # a liar that ended by itself shows nothing
     seconds: float = 0.0
+
+    def is_liar_named(self) -> bool:
+        """Whether what the case asks for is said of a liar."""
+        liars = {f"liar{number}" for number in range(1, len(self.case.liars) + 1)}
+        said = [reason for name in liars for reason in self.named.get(name, [])]
+        by_word = not self.case.says or any(words in one for one in said for words in self.case.says)
+        return by_word and (not self.case.evidence or bool(liars & set(self.convicted)))
 
 
 class Fleet:
@@ -159,6 +169,7 @@ class Fleet:
         """Everybody asks for the blob, the liars a moment earlier or later; what came of it."""
         began = time.monotonic()
         outcome = Outcome(self.case)
+        time.sleep(SETTLED_S)
         layer = self.image.biggest
         true = layer.path.read_bytes()
         if self.case.flips_once:
@@ -175,7 +186,11 @@ class Fleet:
                 time.sleep(0.3)
         time.sleep(1.0)  # accusations that are on their way
         outcome.unproven = [node.name for node in waiting]
+        end = time.monotonic() + NAMED_WITHIN_S
         self._judge(outcome)
+        while time.monotonic() < end and not outcome.is_liar_named():
+            time.sleep(1.0)
+            self._judge(outcome)
         outcome.seconds = time.monotonic() - began
         return outcome
 
@@ -236,9 +251,12 @@ class Fleet:
         return any(b["digest"] == self.image.biggest.digest and b["state"] == "proven" for b in blobs)
 
     def _judge(self, outcome: Outcome) -> None:
+        outcome.convicted, outcome.named, outcome.accused_honest, outcome.barred_honest = {}, {}, {}, []
+        outcome.refuted_streams = 0
         honest, liars = {n.name for n in self.honest}, {n.name for n in self.liars}
         layer = self.image.biggest
         outcome.running = all(node.process.running for node in self.honest)
+        outcome.lied = all(node.process.running for node in self.liars)
         for node in self.honest if outcome.running else ():
             for entry in node.status()["convicted"]:
                 outcome.convicted[entry["name"]] = outcome.convicted.get(entry["name"], 0) + 1
@@ -254,7 +272,11 @@ class Fleet:
         if not self.case.trackerless:
             for name in re.findall(r"node (\S+) \(\w+\) floods", self.tracker.process.log.read_text(errors="replace")):
                 outcome.named.setdefault(name, []).append("floods")
-        outcome.copies = self.front.traffic().body_bytes(name=layer.digest) / layer.size
+        own = 0.0  # what a liar pulls for itself, when nobody deals with it any more, is not to be prevented
+        for liar in self.liars if not self.case.seeder_lies else ():
+            with contextlib.suppress(OSError, ValueError):
+                own += liar.metrics().received("upstream")
+        outcome.copies = (self.front.traffic().body_bytes(name=layer.digest) - own) / layer.size
 
 
 def _named(log: str) -> list[tuple[str, str]]:

@@ -191,8 +191,8 @@ def change_run(runs: dict[bytes, tuple[int, list[bytes]]]) -> None:
 def forges_seed() -> None:
     """As the seeder it replaces what upstream sends from the middle on, and says that the chain ends in the digest."""
 
-    def work(original: Callable, self: Any, pull: pulling.Pulling, receive: Any) -> Any:
-        return original(self, pull, Forger(receive, pull))
+    def work(original: Callable, self: Any, pull: pulling.Pulling, buffers: Any, receive: Any) -> Any:
+        return original(self, pull, buffers, Forger(receive, pull))
 
     def post(original: Callable, self: Any, event: ev.Event) -> None:
         if isinstance(event, ev.PieceStored):
@@ -225,10 +225,12 @@ class Forger:
     def __aiter__(self) -> Forger:
         return self
 
-    async def __anext__(self) -> tuple[bytes, float]:
-        data, took = await self._receive.__anext__()
-        self._at += len(data)
-        return (b"\x55" * len(data) if self._at > self._pull.arrival.size // 2 else data), took
+    async def __anext__(self) -> pulling.Chunk:
+        chunk = await self._receive.__anext__()
+        self._at += chunk.count
+        if self._at > self._pull.arrival.size // 2:
+            memoryview(chunk.buffer)[: chunk.count] = b"\x55" * chunk.count
+        return chunk
 
 
 def wants_the_lease() -> None:
