@@ -99,8 +99,10 @@ class Connection:
         limit = self._settings.header_timeout if begun else self._settings.idle_timeout
         with trio.move_on_after(limit) as scope:
             while True:
+                held = len(self._h11.trailing_data[0])
                 event = self._next_event()
                 if isinstance(event, h11.Request):
+                    self._check_length(held - len(self._h11.trailing_data[0]))
                     return self._request(event)
                 if event is not h11.NEED_DATA:
                     return None
@@ -199,6 +201,11 @@ class Connection:
         if self._fresh and data[0] == _TLS_HANDSHAKE:
             raise BadRequest(400, "this port speaks plain HTTP, not TLS")
         self._fresh = False
+
+    def _check_length(self, length: int) -> None:
+        """h11 looks at the length of an incomplete head only: one whose end comes with its last read would pass."""
+        if length > self._settings.header_size_max:
+            raise BadRequest(431, f"a request's head of {length} bytes, over {self._settings.header_size_max}")
 
     def _request(self, event: h11.Request) -> Request:
         if event.http_version not in (b"1.0", b"1.1"):

@@ -66,6 +66,22 @@ async def test_too_long_a_head_is_431_and_fin(start_mirror: Starter) -> None:
         assert await wire.rest() == b""
 
 
+async def test_too_long_a_head_that_comes_whole_is_431_too(start_mirror: Starter) -> None:
+    mirror = await start_mirror(header_size_max=2000)
+    head = b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\nX: "
+    for length, status in ((2000, 200), (2001, 431)):
+        wire = await mirror.connect()
+        async with wire.stream:
+            await wire.send(head + b"x" * (length - len(head) - 4) + b"\r\n\r\n")
+            assert (await wire.answer()).status == status
+    wire = await mirror.connect()
+    async with wire.stream:
+        await wire.send(b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\n\r\n" + head + b"x" * 4000 + b"\r\n\r\n")
+        assert (await wire.answer()).status == 200
+        assert (await wire.answer()).status == 431
+        assert await wire.rest() == b""
+
+
 async def test_keep_alive(mirror: Mirror) -> None:
     wire = await mirror.connect()
     async with wire.stream:
