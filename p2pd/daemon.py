@@ -173,8 +173,6 @@ def _spoken_warnings(config: Config) -> list[str]:
         )
     if config.mirror.share_private:
         warnings.append("[mirror] share_private = true: every client of this mirror can read private images")
-    if not config.mirror.listen.is_loopback:
-        warnings.append(f"the mirror listens on {config.mirror.listen}, not on loopback")
     return warnings
 
 
