@@ -151,7 +151,7 @@ def _upstream(
         raise BadTarget(
             404,
             "NAME_UNKNOWN",
-            f'p2pd does not mirror {upstream}; to allow it, add [upstreams."{upstream}"] to p2pd\'s configuration',
+            f'p2pd does not mirror this upstream; to allow it, add [upstreams."{upstream}"] to p2pd\'s configuration',
         )
     return upstream, rest if in_path else name, in_path
 

@@ -27,7 +27,7 @@ SOURCE_FILES_MAX = 20_000  # enough for gigabytes; keeps the walk under a second
 SOURCE_FILE_MIN = 4 * 1024  # smaller ones would make a layer mostly tar headers
 SOURCE_FILE_MAX = 32 * 1024 * 1024
 
-PIECE_MIN, PIECE_MAX, PIECES_AIM = 256 * 1024, 16 * 1024 * 1024, 512
+PIECE_MIN, PIECE_MAX, PIECES_AIM = 128 * 1024, 16 * 1024 * 1024, 512
 
 LAYER_TAR = "application/vnd.oci.image.layer.v1.tar"
 LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"

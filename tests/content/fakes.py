@@ -31,7 +31,7 @@ HOST = "registry.example"
 REPOSITORY = "team/app"
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
-PIECE = 256 * 1024  # bytes, of all blobs in these tests
+PIECE = 128 * 1024  # bytes, of all blobs in these tests
 RECEIVE_MAX = 64 * 1024  # bytes that a scripted registry gives at a time
 
 

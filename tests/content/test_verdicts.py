@@ -33,7 +33,7 @@ STATES = (bytes([1]) * 32, bytes([2]) * 32, bytes([3]) * 32)
 
 def conviction(key: NodeKey, number: int = 0, cases: int = 1, met: bool = True) -> Convict:
     digest = sha256(b"%d" % number).digest()
-    voucher = make_voucher(key.sign, key.public, "reg", digest, 9 << 18, 3, 4, STATES)
+    voucher = make_voucher(key.sign, key.public, "reg", digest, 9 << 17, 3, 4, STATES)
     contact = Contact(node_id(key.public), "liar", "", "10.0.0.7", 9581) if met else None
     return Convict(voucher, 5, contact, cases)
 

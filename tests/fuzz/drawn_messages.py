@@ -14,7 +14,7 @@ from tests.fuzz.draw import Draw
 from tests.swarm.fakes import contact, digest_of, key, signer, true_states
 
 COUNT = 5  # pieces of the blobs
-SIZE = COUNT << 18
+SIZE = COUNT << 17
 DIGESTS = (digest_of("one"), digest_of("two"), digest_of("three"))
 KINDS = tuple(kind for kind in Message.__args__ if kind not in (Hello, Run, Ping))  # type: ignore[attr-defined]
 SIGNERS = ("a", "b", "me", "stranger")

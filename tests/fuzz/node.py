@@ -116,7 +116,7 @@ def check(data: bytes) -> None:
                 owner.event(ev.PieceChecked(number, rid, draw.number(3) > 0))
         elif step == 5 and owner.uploading:
             number, rid = owner.uploading.pop(draw.number(len(owner.uploading) - 1))
-            owner.event(ev.UploadDone(number, rid, 1 << 18, draw.flag()))
+            owner.event(ev.UploadDone(number, rid, 1 << 17, draw.flag()))
         elif step == 6 and owner.pulling:
             owner.pull_on(draw.choice(tuple(owner.pulling)))
         else:

@@ -49,9 +49,9 @@ def test_a_layer_of_the_same_spec_is_the_same_and_of_another_seed_is_not(
 
 
 def test_pieces_follow_the_protocol() -> None:
-    assert pieces(1) == pieces(256 * 1024) == 1
-    assert pieces(40_000_000) == 153
-    assert (piece_size(512 * 256 * 1024), piece_size(512 * 256 * 1024 + 1)) == (256 * 1024, 512 * 1024)
+    assert pieces(1) == pieces(128 * 1024) == 1
+    assert pieces(40_000_000) == 306
+    assert (piece_size(512 * 128 * 1024), piece_size(512 * 128 * 1024 + 1)) == (128 * 1024, 256 * 1024)
     assert piece_size(100 * 10**9) == 16 * 1024 * 1024
 
 

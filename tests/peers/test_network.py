@@ -25,7 +25,7 @@ from p2pd.swarm.pieces import Geometry
 from p2pd.swarm.voucher import node_id
 from tests.peers.fakes import DiskFull, FileSource, Sink, Wire, blob_bytes, hello, link_of, open_descriptors, sha256
 
-SIZE = 600_000  # three pieces
+SIZE = 300_000  # three pieces
 DATA = blob_bytes(SIZE)
 DIGEST = sha256(DATA)
 PIECE = Geometry.of(SIZE).piece_size

@@ -41,7 +41,7 @@ def told(runs: list[FleetRun], prediction: dict[str, float] = PREDICTION) -> str
 
 
 def test_the_bound() -> None:
-    assert bound(PLAN) == pytest.approx(32 * MIB / 3.125e6 * (1 + 4 / 128))
+    assert bound(PLAN) == pytest.approx(32 * MIB / 3.125e6 * (1 + 4 / 256))
     assert bound(replace(PLAN, upstream_link=1e6)) == pytest.approx(32 * MIB / 1e6)
     assert bound(PLAN) == pytest.approx(Scenario(nodes=16, image=PLAN.layers, link=PLAN.link).bound_s)
 

@@ -18,9 +18,9 @@ from tests.swarm.fakes import contact, digest_of, key, signer, true_states, veri
 
 BLOB = digest_of("blob")
 COUNT = 10
-SIZE = COUNT << 18
+SIZE = COUNT << 17
 STATES = true_states(BLOB, COUNT)
-LENGTH = 1 << 18
+LENGTH = 1 << 17
 ALL = (1 << COUNT) - 1
 
 

@@ -21,7 +21,7 @@ pieces = st.integers(0, ALL)
 
 def blob() -> Blob:
     b = Blob(digest_of("blob"))
-    b.set_size(COUNT << 18)
+    b.set_size(COUNT << 17)
     return b
 
 
@@ -139,7 +139,7 @@ def test_a_blob_whose_size_is_unknown() -> None:
 def test_the_size_is_known_once() -> None:
     b = blob()
     b.fly(3)
-    b.set_size(99 << 18)
+    b.set_size(99 << 17)
     assert b.geometry.count == COUNT
     assert b.flying == 1 << 3
 

@@ -12,7 +12,7 @@ from tests.swarm.fakes import digest_of, key, true_states, vouch
 
 BLOB = digest_of("blob")
 COUNT = 10
-SIZE = COUNT << 18
+SIZE = COUNT << 17
 STATES = true_states(BLOB, COUNT)
 WRONG = [INITIAL_STATE, *(bytes([i]) * 32 for i in range(1, COUNT)), BLOB]
 

@@ -25,7 +25,7 @@ from tests.swarm.fakes import digest_of, key, true_states, vouch
 
 BLOB = digest_of("blob")
 COUNT = 10
-SIZE = COUNT << 18
+SIZE = COUNT << 17
 STATES = true_states(BLOB, COUNT)
 PROVEN = dict(enumerate(STATES))
 FALSE = [bytes([i + 1]) * 32 for i in range(COUNT + 1)]

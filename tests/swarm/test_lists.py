@@ -11,7 +11,7 @@ from tests.swarm.fakes import digest_of, true_states, vouch
 
 COUNT = 200
 BLOB = digest_of("large blob")
-SIZE = COUNT << 18
+SIZE = COUNT << 17
 TRUE = true_states(BLOB, COUNT)
 
 

@@ -447,10 +447,10 @@ def test_who_is_served_here_hears_at_once() -> None:
 def test_the_news_of_several_blobs_go_in_one_message() -> None:
     other = bytes(range(32))
     p = wanter("b", "c")
-    p.event(Want(other, COUNT << 18, "blob", "r", "x/y", 1, True))
+    p.event(Want(other, COUNT << 17, "blob", "r", "x/y", 1, True))
     for digest in (BLOB, other):
         for name in "cb":
-            p.hear(name, Join(digest, COUNT << 18, bytes(2), True, 0, 0, 0))
+            p.hear(name, Join(digest, COUNT << 17, bytes(2), True, 0, 0, 0))
     p.ever.clear()
     p.now += 1
     states = {BLOB: p.node.blob(BLOB), other: p.node.blob(other)}

@@ -31,10 +31,12 @@ sets = st.integers(0, (1 << 300) - 1)
 @pytest.mark.parametrize(
     ("size", "piece_size", "count"),
     [
-        (0, 256 * KIB, 1),  # an empty blob is one empty piece
-        (1, 256 * KIB, 1),
-        (256 * KIB, 256 * KIB, 1),
-        (256 * KIB + 1, 256 * KIB, 2),
+        (0, 128 * KIB, 1),  # an empty blob is one empty piece
+        (1, 128 * KIB, 1),
+        (128 * KIB, 128 * KIB, 1),
+        (128 * KIB + 1, 128 * KIB, 2),
+        (64 * MIB, 128 * KIB, 512),
+        (64 * MIB + 1, 256 * KIB, 257),
         (128 * MIB, 256 * KIB, 512),
         (128 * MIB + 1, 512 * KIB, 257),
         (256 * MIB, 512 * KIB, 512),

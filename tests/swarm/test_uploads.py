@@ -484,10 +484,10 @@ def test_what_is_proven_is_vouched_for_for_good() -> None:
     from p2pd.swarm.events import ChainComputed
 
     p = Play()
-    p.event(Stored(BLOB, COUNT << 18))
+    p.event(Stored(BLOB, COUNT << 17))
     p.up("b")
     p.join("b")
-    assert p.of(ComputeChain) == [ComputeChain(BLOB, COUNT << 18)]
+    assert p.of(ComputeChain) == [ComputeChain(BLOB, COUNT << 17)]
     p.event(ChainComputed(BLOB, tuple(STATES[1:])))
     [upload] = p.request("b", 1, 2)
     assert upload.vouchers[0].term == PROVED_TERM

@@ -12,7 +12,7 @@ from tests.swarm.fakes import digest_of, key, signer, true_states, verify, vouch
 
 BLOB = digest_of("blob")
 STATES = true_states(BLOB, 100)
-VOUCHER = vouch("a", BLOB, 100 << 18, 3, STATES[3:7])
+VOUCHER = vouch("a", BLOB, 100 << 17, 3, STATES[3:7])
 TAG = TagIs(key("a"), "reg", "library/app", "latest", BLOB, 500, "application/json", 1_700_000_000, b"")
 
 
@@ -26,7 +26,7 @@ def test_a_voucher_holds() -> None:
         {"key": key("b")},
         {"upstream": "other"},
         {"digest": digest_of("other")},
-        {"size": (100 << 18) - 1},
+        {"size": (100 << 17) - 1},
         {"term": 2},
         {"first": 4},
         {"states": (*STATES[3:6], bytes(32))},
@@ -41,11 +41,11 @@ def test_a_changed_voucher_does_not_hold(change: dict) -> None:
 
 @pytest.mark.parametrize("count", [0, 1, LINKS_MAX + 2])
 def test_a_voucher_covers_one_to_64_links(count: int) -> None:
-    assert not voucher_holds(vouch("a", BLOB, 100 << 18, 0, STATES[:count]), verify)
+    assert not voucher_holds(vouch("a", BLOB, 100 << 17, 0, STATES[:count]), verify)
 
 
 def test_the_most_links() -> None:
-    assert voucher_holds(vouch("a", BLOB, 100 << 18, 0, STATES[: LINKS_MAX + 1]), verify)
+    assert voucher_holds(vouch("a", BLOB, 100 << 17, 0, STATES[: LINKS_MAX + 1]), verify)
 
 
 def test_a_retraction_is_its_signers_own_word() -> None:
