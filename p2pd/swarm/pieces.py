@@ -14,8 +14,6 @@ from typing import Final
 
 # 256 KiB lose a tenth on slow lines and small layers; 64 KiB take half as much CPU again. docs/simulator.md
 PIECE_SIZE_MIN: Final = 128 * 1024  # bytes
-    128 * 1024
-)  # bytes; 256 KiB lose a tenth on slow lines and small layers, 64 KiB take half as much CPU again
 PIECE_SIZE_MAX: Final = 16 * 1024 * 1024  # bytes; a node holds a few in flight, and a bad one is fetched again
 PIECES_WANTED: Final = 512  # the finest cut below which more pieces gain under 2 % of the rollout's time
 BLOB_SIZE_MAX: Final = 1 << 40  # bytes; 65,536 pieces of 16 MiB, whose set is 8 KiB and whose states are 2 MiB
