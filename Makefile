@@ -88,7 +88,7 @@ $(COMPILED)/.built: $(BIN)/.installed requirements-compile.lock $(wildcard p2pd/
 	@touch $@
 	@echo 'Compiled. To use it: cd $(COMPILED) and run $(CURDIR)/$(BIN)/python -m simulations.cli ...'
 
-simulate: install ## simulate Kraken's published rollout: 2600 hosts, 3 GB; takes minutes, leaves a report to look at
+simulate: install ## simulate Kraken's published rollout: 2600 hosts, 3 GB; takes some twenty minutes, leaves a report to look at
 	@mkdir -p $(LAB)
 	@$(MAKE) --no-print-directory -s compiled || echo 'Not compiled: this takes two to three times as long.'
 	@cd $$(test -e $(COMPILED)/.built && echo $(COMPILED) || echo .) && \
