@@ -277,7 +277,7 @@ class Floods(Lie):
                 self._count += 1
                 digest = self._count.to_bytes(32, "big")
                 out.append(
-                    Send(c.peer, Announce(digest, 5, "blob", "", "", True, True, True, True, False, False, 0, 0, 24))
+                    Send(c.peer, Announce(digest, 5, "blob", "", "", True, True, True, True, False, False, 0, 0, 0, 24))
                 )
         return out
 

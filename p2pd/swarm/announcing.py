@@ -183,6 +183,7 @@ class Announcer:
                 complete=blob.complete,
                 term=blob.term,
                 progress=self._seeder.progress(blob.digest),
+                heard=max(blob.holders.values(), default=0),
                 need=min(24, need + 2) if need else 0,
             )
             self._tell(target, message)

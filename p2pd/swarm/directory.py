@@ -4,8 +4,8 @@ Soft state: it is made of what connected nodes announce, and gone with their con
 I/O and no clock. It hands out neighbours and leases, counts nothing about anybody's behaviour and bans nobody.
 
 Invariant: a blob has at most one lease here, and its holder is a member of the blob. A directory that is new to a blob
-(its start, a takeover) grants nothing for `NEW_S`; a lease that a holder names is adopted, the higher term first, then
-the lower node id.
+(its start, a takeover, a member that heard of a lease unknown here) grants nothing for `NEW_S`; a lease that a holder
+names is adopted, the higher term first, then the lower node id.
 
 Bounds: a member of a blob costs about 0.4 KiB; MEMBERS_MAX of a blob, BLOBS_PER_NODE of a node, BLOBS_MAX in all.
 """
@@ -107,6 +107,7 @@ class Blob:
     order: list[bytes] = field(default_factory=list)  # the members, for choosing at random
     lease: Lease | None = None
     term: int = 0  # the highest ever seen
+    heard: int = 0  # the highest that members heard of, maybe from another directory; their word alone
     size: int = -1
     upstream: str = ""
     quiet_until: float = -1.0  # grants nothing before: this directory is new to the blob
@@ -236,6 +237,10 @@ class Directory:
             blob.taken = True
             if known:  # so far a stand-by for it: another directory's lease may still be named
                 blob.quiet_until = now + NEW_S
+        if a.heard > max(blob.term, blob.heard):
+            if not blob.heard:  # once: nobody can put off the grant for ever
+                blob.quiet_until = max(blob.quiet_until, now + NEW_S)
+            blob.heard = min(a.heard, TERM_MAX)
         holds = blob.lease is not None and blob.lease.holder == node
         if a.term and (holds or (a.term <= TERM_MAX and member.failed_until <= now)):
             out += self._adopt(blob, node, a, now)
@@ -336,7 +341,7 @@ class Directory:
                 return []
         blob.gather_until = -1.0
         fresh, blob.begun = not blob.begun, True
-        blob.term += 1
+        blob.term = max(blob.term, blob.heard) + 1
         self._set_lease(blob, Lease(node, blob.term, 0, now, 0.0, fresh))
         answer = self._answer(blob, node, HANDED_OUT, now, fresh=fresh)
         return [(node, answer)]

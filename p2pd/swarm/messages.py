@@ -180,7 +180,8 @@ class Announce:
 
     `size` is -1 while unknown. `primary`: I look to you for the lease; else you are my stand-by. `can_pull`: my own
     upstream is configured and not held back. `waiting`: a client waits for it here. `stuck`: it is wanted, and no piece
-    has come for a while. `progress` counts links and pieces that left; only the holder's counts.
+    has come for a while. `progress` counts links and pieces that left; only the holder's counts. `heard`: the highest
+    term of this blob's lease that a directory told me of, 0 for none.
     `need`: how many more neighbours I could use.
     """
 
@@ -197,6 +198,7 @@ class Announce:
     complete: bool
     term: int
     progress: int
+    heard: int
     need: int
 
 
@@ -337,6 +339,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "offset": _integer(0, PIECE_SIZE_MAX - 1),
     "length": _integer(1, RUN_SIZE_MAX),
     "term": _integer(0, 1 << 40),
+    "heard": _integer(0, 1 << 40),
     "rid": _integer(0, 1 << 40),
     "need": _integer(0, PEERS_MAX),
     "sources": _integer(1, PEERS_MAX),

@@ -435,10 +435,11 @@ class Node:
         peer.blobs[m.digest] = None
         blob.neighbour_lacks(neighbour, neighbour.have & ~pieces)
         blob.neighbour_has(neighbour, pieces)
+        wants_now = m.wanting and not neighbour.wanting  # so far it was told of nothing new
         neighbour.wanting, neighbour.term = m.wanting, m.term
         peer.load, peer.load_at = m.load, self.state.now
         peer.rate = peer.rate or float(m.rate)
-        if new and (blob.present or blob.hungry) and not blob.computing:
+        if (new or wants_now) and (blob.present or blob.hungry) and not blob.computing:
             self._send_join(peer, blob)
         if m.term:
             self.announcer.claimed(blob, peer, m.term)

@@ -193,6 +193,7 @@ class Player:
             complete=False,
             term=self.terms.get(digest, 0),
             progress=self.progress if digest in self.terms else 0,
+            heard=self.terms.get(digest, 0),
             need=(NEED_FIRST, NEED_SECOND)[before] if before < 2 else 0,
         )
 

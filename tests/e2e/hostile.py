@@ -134,6 +134,7 @@ class Hostile:
             complete=False,
             term=0,
             progress=0,
+            heard=0,
             need=20,
         )
         while True:

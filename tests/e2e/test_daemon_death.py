@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.checks import assert_pulled, one_layer
+from tests.e2e.checks import ONE_COPY, assert_pulled, copies, one_layer
 from tests.lab import Plan, Warehouse, reference
 from tests.lab.fixtures import MakeLab
 
@@ -46,5 +46,7 @@ def test_a_node_killed_and_started_again_serves_its_waiting_client(warehouse: Wa
     victim.node.kill9()
     victim.node.restart()
     assert_pulled(lab, image, lab.wait_all(pulls))
+    so_far = copies(lab, image)
     victim.containerd.reset()
     assert_pulled(lab, image, [victim.pull(reference("daemon-death/blob"))])
+    assert copies(lab, image) - so_far <= ONE_COPY - 1, "the other node has all of it"

@@ -370,7 +370,7 @@ def floods() -> None:
                 count["n"] += 1
                 digest = count["n"].to_bytes(32, "big")
                 network.send(
-                    number, Announce(digest, 5, "blob", "x", "y", True, True, True, True, False, False, 0, 0, 24)
+                    number, Announce(digest, 5, "blob", "x", "y", True, True, True, True, False, False, 0, 0, 0, 24)
                 )
 
     every(0.05, tell)

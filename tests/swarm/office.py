@@ -39,7 +39,7 @@ class Office:
         values = {
             "digest": blob, "size": 1 << 20, "kind": "blob", "upstream": "reg", "repository": "app", "primary": True,
             "wanting": True, "waiting": True, "stuck": False, "can_pull": True, "complete": False, "term": 0,
-            "progress": 0, "need": 0,
+            "progress": 0, "heard": 0, "need": 0,
         }  # fmt: skip
         before = len(self.heard)
         self.tell(name, Announce(**(values | changes)))

@@ -332,7 +332,7 @@ def test_a_node_serves_as_a_directory() -> None:
     p.now += NEW_S
     p.up("b")
     p.up("c")
-    a = Announce(BLOB, SIZE, "blob", "reg", "app", True, True, True, False, True, False, 0, 0, 5)
+    a = Announce(BLOB, SIZE, "blob", "reg", "app", True, True, True, False, True, False, 0, 0, 0, 5)
     p.hear("b", a)
     [answer] = p.sent("b", Answer)
     assert answer.holder == contact("b").node_id

@@ -61,6 +61,41 @@ def test_a_stand_by_that_is_taken_grants_after_a_while() -> None:
     assert o.holder() == "b"
 
 
+def test_who_heard_of_a_lease_elsewhere_is_not_granted_another_at_once() -> None:
+    """Its tracker died, and this directory has never heard of the blob: the holder may still be on its way here."""
+    o = Office("a", "b")
+    assert o.announce("b", heard=7).holder == b""
+    o.wait(NEW_S / 2)
+    o.announce("a", term=7)
+    assert (o.holder(), o.term()) == ("a", 7)
+
+
+def test_a_lease_that_was_heard_of_and_does_not_come_is_followed_by_a_higher_term() -> None:
+    o = Office("a", "b")
+    o.announce("b", heard=7)
+    o.wait(NEW_S + 0.2)
+    assert (o.holder(), o.term()) == ("b", 8)
+
+
+def test_a_grant_is_put_off_only_once_by_who_hears_of_leases() -> None:
+    o = Office("a", "liar")
+    o.announce("a")
+    o.release("a", "unwanted")
+    for term in range(100, 200):
+        o.announce("liar", wanting=False, heard=term)
+        o.wait(NEW_S / 10)
+        if term == 112:
+            o.announce("a")
+    assert o.holder() == "a"
+
+
+def test_what_was_heard_of_does_not_shut_out_the_true_holder() -> None:
+    o = Office("a", "liar")
+    o.announce("liar", wanting=False, heard=1 << 40)
+    o.announce("a", term=3)
+    assert (o.holder(), o.term()) == ("a", 3)
+
+
 def test_a_stand_by_grants_nothing() -> None:
     o = Office("a")
     o.announce("a", primary=False)

@@ -88,7 +88,7 @@ class DirectoryMachine(RuleBasedStateMachine):
     @rule(
         who=name, digest=blob, primary=st.booleans(), wanting=st.booleans(), waiting=st.booleans(),
         stuck=st.booleans(), can_pull=st.booleans(), complete=st.booleans(), term=st.sampled_from([0, 0, 0, 1, 2, 5]),
-        progress=st.integers(0, 9), need=st.sampled_from([0, 5]),
+        progress=st.integers(0, 9), heard=st.sampled_from([0, 0, 0, 1, 7]), need=st.sampled_from([0, 5]),
     )  # fmt: skip
     def announce(self, who: str, digest: bytes, **said) -> None:
         message = Announce(digest=digest, size=-1, kind="blob", upstream="reg", repository="r", **said)
@@ -123,7 +123,7 @@ class DirectoryMachine(RuleBasedStateMachine):
             for digest in digests:
                 values = {"size": -1, "kind": "", "upstream": "", "repository": "", "primary": False}
                 values |= {"wanting": False, "waiting": False, "stuck": False, "can_pull": False, "complete": True}
-                self.said[who, digest] = Announce(digest=digest, term=0, progress=0, need=0, **values)
+                self.said[who, digest] = Announce(digest=digest, term=0, progress=0, heard=0, need=0, **values)
         self.say(who, Holdings(tuple(digests)))
 
     @rule(seconds=st.sampled_from([0.05, 0.2, 1.0, 3.0, 11.0, 31.0]))

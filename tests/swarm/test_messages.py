@@ -31,6 +31,7 @@ NUMBERS = {
     "offset": (0, PIECE_SIZE_MAX - 1),
     "length": (1, m.RUN_SIZE_MAX),
     "term": (0, 1 << 40),
+    "heard": (0, 1 << 40),
     "rid": (0, 1 << 40),
     "need": (0, m.PEERS_MAX),
     "sources": (1, m.PEERS_MAX),

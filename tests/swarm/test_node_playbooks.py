@@ -497,6 +497,19 @@ def test_who_wants_nothing_gets_no_news() -> None:
     assert p.told(Have) == {}
 
 
+def test_who_wants_again_is_told_of_what_came_meanwhile() -> None:
+    """A node that was restarted has a part, wants nothing at first, and heard no news; then its client comes back."""
+    p = wanter("b", "c")
+    p.join("c", wanting=False)
+    p.join("b", wanting=False)
+    fetch(p, "b", 1, 2, 3)
+    p.sent("c")
+    p.join("c", 0)
+    assert [m.pieces for m in p.sent("c", Join)] == [pack(0b1110, COUNT)]
+    p.join("c", 0)
+    assert p.sent("c", Join) == []
+
+
 # -- refuted chains ---------------------------------------------------------------------------------------------------
 
 

@@ -67,6 +67,7 @@ def announce(**changes: object) -> Announce:
         "complete": False,
         "term": 0,
         "progress": 0,
+        "heard": 0,
         "need": 5,
     }
     return Announce(**{**fields, **changes})
