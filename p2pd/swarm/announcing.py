@@ -25,7 +25,7 @@ LOCAL = -1  # the peer number of this node's own directory
 RELEASE_RETRY_MAX_S: Final = 86400
 PATIENCE_S: Final = 11.0  # nothing comes while the directory names a holder: time enough for an honest one to mend it
 FAILURES_MAX: Final = 1024  # blobs of which this node's own failure is remembered
-CLAIM_ASK_S: Final = 0.5  # after a neighbour's claim the directory is asked at the latest
+CLAIM_ASK_S: Final = 0.5  # after a claim, or a lease lost to one, until the directory is asked
 PASSED_OVER_S: Final = 60.0  # a directory that was caught, or under which nothing moves
 HOLD_TOLD_MAX_S: Final = 600  # a pause that others tell of is believed for so long; one's own 429 for all of it
 OWN_FAILURE_S: Final = 60.0  # how long this node's own failure explains that a directory says nobody can
@@ -375,7 +375,10 @@ class Announcer:
         blob.term = 0
         if not blob.alone:
             self._seeder.stop(blob)
-        self.track(blob)
+        # Not at once: two directories that name different holders must not be played against each other without end.
+        told = self._told.setdefault(blob.digest, Told(self._s.now))
+        told.next_at = self._s.now + CLAIM_ASK_S
+        self._soonest = min(self._soonest, told.next_at)
 
     def _meet(self, blob: Blob, contacts: tuple[Contact, ...]) -> None:
         settings = self._s.settings

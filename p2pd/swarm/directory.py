@@ -242,6 +242,8 @@ class Directory:
                 blob.quiet_until = max(blob.quiet_until, now + NEW_S)
             blob.heard = min(a.heard, TERM_MAX)
         holds = blob.lease is not None and blob.lease.holder == node
+        if blob.lease and holds and not a.term and a.heard > blob.lease.term:
+            self._set_lease(blob, None)  # it has made way for a lease that another directory named
         if a.term and (holds or (a.term <= TERM_MAX and member.failed_until <= now)):
             out += self._adopt(blob, node, a, now)
         if blob.lease is None and a.wanting:

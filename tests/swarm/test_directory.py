@@ -77,6 +77,17 @@ def test_a_lease_that_was_heard_of_and_does_not_come_is_followed_by_a_higher_ter
     assert (o.holder(), o.term()) == ("b", 8)
 
 
+def test_a_holder_that_made_way_for_a_lease_elsewhere_holds_none_here() -> None:
+    """Else it is named again, makes way again, and so on for as long as the other directory insists."""
+    o = Office("a", "b")
+    o.announce("a")
+    assert o.announce("a", heard=1000).holder == b""
+    o.wait(NEW_S + 0.2)
+    assert o.term() == 1001, "higher than what the other directory names"
+    o.announce(o.holder(), term=1001, heard=1000)
+    assert o.term() == 1001
+
+
 def test_a_grant_is_put_off_only_once_by_who_hears_of_leases() -> None:
     o = Office("a", "liar")
     o.announce("a")
