@@ -26,6 +26,7 @@ RELEASE_RETRY_MAX_S: Final = 86400
 PATIENCE_S: Final = 11.0  # nothing comes while the directory names a holder: time enough for an honest one to mend it
 FAILURES_MAX: Final = 1024  # blobs of which this node's own failure is remembered
 CLAIM_ASK_S: Final = 0.5  # after a claim, or a lease lost to one, until the directory is asked
+STARVES_S: Final = 1.0  # without a piece: then the directory is told every `announce_hungry_s`
 PASSED_OVER_S: Final = 60.0  # a directory that was caught, or under which nothing moves
 HOLD_TOLD_MAX_S: Final = 600  # a pause that others tell of is believed for so long; one's own 429 for all of it
 OWN_FAILURE_S: Final = 60.0  # how long this node's own failure explains that a directory says nobody can
@@ -41,6 +42,7 @@ class Told:
     next_at: float
     targets: tuple[int, ...] = ()
     since: float = 0.0  # when the first of them became the first
+    look_at: float = NEVER  # when to see whether pieces still come; if not, the directory is to hear of it before long
 
 
 class Announcer:
@@ -132,13 +134,30 @@ class Announcer:
             return
         self._soonest = NEVER
         for digest, told in list(self._told.items()):
+            if told.look_at <= self._s.now:
+                self._look(digest, told)
             if told.next_at <= self._s.now:
                 blob = self._s.blobs.get(digest)
                 if blob is None:
                     self._told.pop(digest, None)
                     continue
                 self._announce(blob, told)
-            self._soonest = min(self._soonest, told.next_at)
+            self._soonest = min(self._soonest, told.next_at, told.look_at)
+
+    def _starves(self, blob: Blob) -> bool:
+        """Whether pieces are wanted, and none comes."""
+        quiet_s = self._s.now - max(blob.last_piece_at, blob.wanted_since)
+        return blob.hungry and (not blob.holder or quiet_s > STARVES_S)
+
+    def _look(self, digest: bytes, told: Told) -> None:
+        """Pieces came when the directory was told last; if they come no more, the calm pause is too long."""
+        blob = self._s.blobs.get(digest)
+        if blob and blob.hungry:
+            told.look_at = self._s.now + self._s.settings.announce_hungry_s
+            if self._starves(blob):
+                told.next_at = self._s.now
+        else:
+            told.look_at = NEVER
 
     def _announce(self, blob: Blob, told: Told) -> None:
         settings, now = self._s.settings, self._s.now
@@ -148,10 +167,11 @@ class Announcer:
             return
         if blob.term:
             pause = settings.announce_holder_s
-        elif blob.hungry and (not blob.holder or now - max(blob.last_piece_at, blob.wanted_since) > 1.0):
+        elif self._starves(blob):
             pause = settings.announce_hungry_s
         else:
             pause = settings.announce_calm_s
+        told.look_at = now + settings.announce_hungry_s if blob.hungry else NEVER
         told.next_at = now + pause * (0.9 + 0.2 * self._s.random.random())
         if told.targets[:1] != targets[:1]:
             told.since = now

@@ -77,6 +77,22 @@ def test_a_node_that_is_fed_asks_rarely() -> None:
     assert announcements(p, "tracker") == []
 
 
+def test_a_node_that_is_fed_no_more_says_so_in_time() -> None:
+    """Its directory has just been told that all is well; its clients do not wait for the next calm announce."""
+    p = wanter("b")
+    p.wait(0)
+    p.answer(holder="b")
+    p.join("b", *range(5))
+    p.wait(0)
+    for _ in range(4):
+        p.now += 1
+        asked = p.node.downloads.of_blob(BLOB)[0]
+        p.checked("b", asked.rid)
+        p.wait(0)
+    p.wait(9)
+    assert announcements(p, "tracker")[-1].stuck
+
+
 def test_a_holder_announces_its_progress() -> None:
     p = seeder("b", pieces=3)
     p.wait(2.3)
