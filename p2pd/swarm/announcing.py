@@ -57,7 +57,8 @@ class Announcer:
         self._soonest = NEVER  # no blob is due before this
         self._members: dict[bytes, Contact] = {}  # what mDNS has found
         self._unreachable: dict[bytes, float] = {}
-        self._failed: dict[bytes, float] = {}  # blob -> when this node last lost its lease, or heard that nobody can
+        # blob -> when this node last failed, or heard that nobody can; or only lost its lease, which explains less
+        self._failed: dict[bytes, tuple[float, bool]] = {}
         self._passed_over: dict[int, float] = {}  # peer -> until when it is no directory for us
         self._settles_at = settles_at
         self._local: list[tuple[bytes, Message]] = []  # what our own directory is to be told, in order
@@ -318,17 +319,20 @@ class Announcer:
         A registry's pause is told by others, a lost lease is known to who lost it, and wrong bytes have been taken
         back by who pulled them, before the neighbours.
         """
-        failed_at = self._failed.get(blob.digest, -NEVER)
-        if not (blob.want and blob.want.can_pull) or self._s.now - failed_at < OWN_FAILURE_S:
+        failed_at, only_lost = self._failed.get(blob.digest, (-NEVER, False))
+        if not (blob.want and blob.want.can_pull):
+            return False
+        if self._s.now - failed_at < OWN_FAILURE_S and (not only_lost or failure == "unreachable"):
             return False
         if failure == "wrong-bytes":
             return blob.chain is not None and not blob.chain.retracted
         return failure in _TOLD_BY_ONESELF
 
-    def _note_failure(self, blob: Blob) -> None:
-        """From now on a directory may well say that this node has failed."""
-        self._failed.pop(blob.digest, None)
-        self._failed[blob.digest] = self._s.now
+    def _note_failure(self, blob: Blob, only_lost: bool = False) -> None:
+        """From now on a directory may well say that this node has failed; of a lost lease, only as unreachable."""
+        at, was_only_lost = self._failed.pop(blob.digest, (-NEVER, True))
+        recent = self._s.now - at < OWN_FAILURE_S
+        self._failed[blob.digest] = (self._s.now, only_lost and (was_only_lost or not recent))
         if len(self._failed) > FAILURES_MAX:
             del self._failed[next(iter(self._failed))]
 
@@ -391,7 +395,7 @@ class Announcer:
 
     def lose(self, blob: Blob) -> None:
         """Stop pulling, keep serving."""
-        self._note_failure(blob)
+        self._note_failure(blob, only_lost=True)
         blob.term = 0
         if not blob.alone:
             self._seeder.stop(blob)

@@ -232,6 +232,19 @@ def test_a_directory_that_says_this_node_has_failed_is_passed_over(failure: str)
     assert p.blob().term
 
 
+@pytest.mark.parametrize(("failure", "is_told"), [("unreachable", True), ("missing", False)])
+def test_a_lost_lease_explains_no_more_than_that(failure: str, is_told: bool) -> None:
+    """A directory takes the lease from a node of which it hears no progress; of what upstream has it knows nothing."""
+    p = Play()
+    p.tracker()
+    p.want()
+    p.wait(0.1)
+    p.lease(term=1)
+    p.answer(holder="b", term=2)
+    p.answer(failure=failure)
+    assert [c.reason for c in p.of(Failed)] == ([failure] if is_told else [])
+
+
 def test_what_was_heard_of_a_failure_is_no_lie_a_moment_later() -> None:
     """The client asks once more; the directory still knows how the first wish ended."""
     p = Play()
