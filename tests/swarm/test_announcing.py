@@ -61,34 +61,34 @@ def test_a_hungry_node_asks_every_two_seconds() -> None:
     assert announcements(p, "tracker")[-1].stuck
 
 
-def test_a_node_that_is_fed_asks_rarely() -> None:
+def fed() -> tuple[Play, int]:
+    """A node that got a piece a second from the holder, for four; and how often it told its tracker meanwhile."""
     p = wanter("b")
     p.wait(0)
     p.answer(holder="b")
     p.join("b", *range(5))
     p.wait(0)
+    announcements(p, "tracker")
+    told = 0
     for _ in range(4):
         p.now += 1
         asked = p.node.downloads.of_blob(BLOB)[0]
         p.checked("b", asked.rid)
         p.wait(0)
-        assert len(announcements(p, "tracker")) <= 1
+        told += len(announcements(p, "tracker"))
+    return p, told
+
+
+def test_a_node_that_is_fed_asks_rarely() -> None:
+    p, told = fed()
+    assert told <= 1
     p.wait(0.5)
     assert announcements(p, "tracker") == []
 
 
 def test_a_node_that_is_fed_no_more_says_so_in_time() -> None:
     """Its directory has just been told that all is well; its clients do not wait for the next calm announce."""
-    p = wanter("b")
-    p.wait(0)
-    p.answer(holder="b")
-    p.join("b", *range(5))
-    p.wait(0)
-    for _ in range(4):
-        p.now += 1
-        asked = p.node.downloads.of_blob(BLOB)[0]
-        p.checked("b", asked.rid)
-        p.wait(0)
+    p, _ = fed()
     p.wait(9)
     assert announcements(p, "tracker")[-1].stuck
 
