@@ -29,8 +29,10 @@ class Neighbour:
     wanting: bool = False
     term: int = 0  # of the lease that it says it holds
     unused: int = 0  # what it has of another chain than ours
+    strays: int = 0  # pieces that count as such when it gets them: from where its chain is another one
     questioned: int | None = None  # its piece did not fit our link: it was asked for its own
     questioned_at: float = 0.0
+    questioned_link: tuple[bytes, bytes] | None = None  # what its piece did not fit
     questions: int = 0  # so often
     shown: dict[int, float] = field(default_factory=dict)  # pieces this seeder showed to it alone -> when
 

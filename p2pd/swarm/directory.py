@@ -28,6 +28,7 @@ SLOW_LOSSES = 2  # holders in a row lost by no progress: upstream is slow, so th
 WORTH_WAITING_S = 8.0  # a registry's pause below this ends before the clients' patience: nobody is sent away for it
 LIMITED_MAX = 3  # ... but not for ever: so many times the registry may ask for another pause
 FAILURE_S = 30.0  # a node that could not pull a reference is not asked again for so long
+YOUNG_S = 1.0  # others may still come for the blob, and fare better: before that nobody hears that all have failed
 WRONG_BYTES_MIN = 2  # holders whose upstream bytes missed the digest, before the blob counts as failed; and more
 WRONG_BYTES_SHARE = 3  # ... than one in so many of the wanters, who might all say so against better knowledge,
 WRONG_BYTES_MAX = 5  # ... but a registry that really sends wrong bytes is not asked more often than this
@@ -46,6 +47,7 @@ TERM_MAX = 1 << 32  # of a lease that is adopted; grants only count on from it, 
 REASONS = ("done", "unwanted", "denied", "missing", "unreachable", "busy", "limited", "wrong-bytes", "bad-answer")
 _BEFORE_THE_FIRST_BYTE = frozenset({"denied", "missing", "limited", "busy"})
 _FAULTS_OF_THE_NODE = frozenset({"denied", "missing", "unreachable", "limited", "wrong-bytes", "bad-answer"})
+_MAY_FARE_BETTER = frozenset({"unreachable", "bad-answer"})  # another node, a moment later
 
 NEVER_BEFORE = float("-inf")
 Outgoing = list[tuple[bytes, Message]]
@@ -103,6 +105,7 @@ class Budget:
 @dataclass(slots=True)
 class Blob:
     digest: bytes
+    born: float  # when somebody first announced it
     members: dict[bytes, Member] = field(default_factory=dict)
     order: list[bytes] = field(default_factory=list)  # the members, for choosing at random
     lease: Lease | None = None
@@ -350,10 +353,17 @@ class Directory:
 
     def _tell_failure(self, blob: Blob, wanters: list[tuple[bytes, Member]], now: float) -> Outgoing:
         """Every wanter has failed: each is told once, not at each announce of another."""
+        if self._may_come_right(blob, now):
+            return []
         untold = [(node, m) for node, m in wanters if m.told_until != m.failed_until]
         for _, member in untold:
             member.told_until = member.failed_until
         return [(node, self._answer(blob, node, 0, now)) for node, _ in untold]
+
+    def _may_come_right(self, blob: Blob, now: float) -> bool:
+        """Whether it is too early to call the blob failed: who asked first may have met upstream's one bad answer."""
+        wanters = (m for m in blob.members.values() if m.wanting)
+        return now < blob.born + YOUNG_S and any(m.failure in _MAY_FARE_BETTER for m in wanters)
 
     def _lost_at(self, blob: Blob, lease: Lease) -> float:
         allowance = max(PROGRESS_S, PROGRESS_LINKS * lease.link_s)
@@ -422,7 +432,7 @@ class Directory:
         if blob is None:
             if len(self._blobs) >= BLOBS_MAX:
                 return None
-            blob = self._blobs[digest] = Blob(digest)
+            blob = self._blobs[digest] = Blob(digest, now)
         if node not in blob.members:
             if len(blob.members) >= MEMBERS_MAX or len(self._blobs_of[node]) >= BLOBS_PER_NODE:
                 return None if blob.members else self._blobs.pop(digest) and None
@@ -454,7 +464,7 @@ class Directory:
         if lease is None and member and member.failed_until > now and member.wanting:
             wanters = [m for m in blob.members.values() if m.wanting]
             have_it = any(m.complete for m in blob.members.values())
-            if not have_it and all(m.failed_until > now for m in wanters):
+            if not have_it and all(m.failed_until > now for m in wanters) and not self._may_come_right(blob, now):
                 failure = member.failure
         hold_s = max(0, int(self._holds.get(blob.upstream, 0.0) - now + 0.999))
         return Answer(

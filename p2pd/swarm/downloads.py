@@ -391,7 +391,12 @@ class Downloads:
     def _hedge(self, asked: Asked) -> bool:
         blob = self._s.blobs[asked.digest]
         if blob.copies.get(asked.index, 0) != 1:
-            return False
+            # Two that both let us wait must not hold the piece between them: the one that sends nothing at all goes.
+            for other in self.of_piece(asked.digest, asked.index):
+                if other is not asked and not other.started and self._delivered_nothing(other):
+                    self._in_vain(other)
+            if blob.copies.get(asked.index, 0) != 1:
+                return False
         found = self._uploader(blob, 1 << asked.index, other_than=asked.peer)
         if found is None and not asked.started and self._delivered_nothing(asked):
             self._in_vain(asked)

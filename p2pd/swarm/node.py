@@ -433,8 +433,9 @@ class Node:
         new = m.digest not in peer.blobs
         neighbour = blob.neighbours.setdefault(peer.number, Neighbour())
         peer.blobs[m.digest] = None
-        blob.neighbour_lacks(neighbour, neighbour.have & ~pieces)
-        blob.neighbour_has(neighbour, pieces)
+        useful = self.trust.has_told(peer, neighbour, pieces)
+        blob.neighbour_lacks(neighbour, neighbour.have & ~useful)
+        blob.neighbour_has(neighbour, useful)
         wants_now = m.wanting and not neighbour.wanting  # so far it was told of nothing new
         neighbour.wanting, neighbour.term = m.wanting, m.term
         peer.load, peer.load_at = m.load, self.state.now
@@ -479,6 +480,9 @@ class Node:
             return
         if m.count and neighbour.wanting:
             blob.usual_count += 0.1 * (m.count - blob.usual_count)
+        if neighbour.strays:
+            neighbour.unused |= pieces & neighbour.strays
+            pieces &= ~neighbour.strays
         blob.neighbour_has(neighbour, pieces)
         if m.term:
             self.announcer.claimed(blob, peer, m.term)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 
 from p2pd.swarm import events as ev
 from p2pd.swarm.announcing import Announcer
-from p2pd.swarm.blob import Blob
+from p2pd.swarm.blob import Blob, Neighbour
 from p2pd.swarm.chain import CONTRADICTS, Chain
 from p2pd.swarm.commands import Blame, Convict, Drop
 from p2pd.swarm.disputes import Disputes
@@ -32,7 +32,8 @@ from p2pd.swarm.voucher import make_retraction, node_id, retraction_holds, vouch
 
 MISFIT = "a piece that does not fit its link"
 ANSWER_S = 2.0  # a neighbour that is asked for its link is asked for nothing else for so long, unless it answers
-QUESTIONS_MAX = 3  # pieces of another chain from one neighbour: more often than that no chain falls
+QUESTIONS_MAX = 8  # to one neighbour. Each is about a lower piece than the one before, and they come at random: of the
+# thousands above a forged link the lowest so far changes 8 times at the most, about
 SUSPECT_LINK_AFTER = 2  # nodes whose piece did not fit a link: then the link is the liar, not they
 
 
@@ -209,9 +210,10 @@ class Trust:
         Two liars must not be able to talk a node out of a true chain: a link counts as false only if nothing above it,
         of the same signer, has ever fitted. Whoever forges a state can't bring pieces that fit behind it.
         """
-        if self.disputes.link(asked.rid, asked.digest):
+        listed = self.disputes.link(asked.rid, asked.digest)
+        if listed:
             self.disputes.settled(blob)
-            self._s.blame(peer, "a piece that does not fit its own list", blob, asked.index)
+            self._question(peer, blob, asked, listed)
             return
         failures = blob.link_failures.setdefault(asked.index, {})
         failures[peer.contact.node_id] = None
@@ -222,7 +224,7 @@ class Trust:
             self._announcer.track(blob)
             self._s.blame(peer, MISFIT, blob, asked.index)
         else:
-            self._question(peer, blob, asked)
+            self._question(peer, blob, asked, blob.link(asked.index))
         if voucher is None or blob.chain is None:
             return
         if len(failures) < SUSPECT_LINK_AFTER:
@@ -235,8 +237,9 @@ class Trust:
             blob.link_failures.pop(asked.index, None)
             self._suspect(blob, voucher, asked.index, for_good=False)
 
-    def _question(self, peer: Peer, blob: Blob, asked: Asked) -> None:
-        """Its piece does not fit our link. It may believe in another chain, which is no fault: ask for its link.
+    def _question(self, peer: Peer, blob: Blob, asked: Asked, link: tuple[bytes, bytes] | None) -> None:
+        """Its piece does not fit this link, ours or what it showed before. It may believe in another one by now, which
+        is no fault: ask for its link.
 
         `vouched` hears the answer. What was asked for before the question is of the same chain; what was asked for
         after it, unanswered, and does not fit, convicts.
@@ -245,13 +248,14 @@ class Trust:
         if neighbour and neighbour.questioned is not None and asked.sent <= neighbour.questioned_at:
             blob.neighbour_lacks(neighbour, 1 << index)
             return
-        surely = blob.link(index) is None or (blob.chain is not None and blob.chain.count == 1)
+        surely = link is None or (blob.chain is not None and blob.chain.count == 1)
         if surely or neighbour is None or neighbour.questioned is not None or neighbour.questions >= QUESTIONS_MAX:
             self._s.blame(peer, MISFIT, blob, index)
             return
         peer.not_before = max(peer.not_before, self._s.now + ANSWER_S)
         neighbour.questioned_at = self._s.now
         neighbour.questioned = index
+        neighbour.questioned_link = link
         neighbour.questions += 1
         neighbour.unused |= 1 << index
         blob.neighbour_lacks(neighbour, 1 << index)
@@ -265,12 +269,34 @@ class Trust:
         index = neighbour.questioned
         assert index is not None
         place = index - m.first
-        if blob.chain.link(index) == (m.states[place], m.states[place + 1]):
+        link = m.states[place], m.states[place + 1]
+        if neighbour.questioned_link == link:  # ours may be another one by now
             self._s.blame(peer, MISFIT, blob, index)
             return True
         neighbour.questioned = None
         peer.not_before = min(peer.not_before, self._s.now)
+        if link == blob.chain.link(index):
+            return False
+        assert blob.geometry
+        neighbour.strays |= blob.geometry.all >> index << index  # where two chains part they do not meet again
+        neighbour.unused |= neighbour.have & neighbour.strays
+        blob.neighbour_lacks(neighbour, neighbour.strays)
         return False
+
+    def has_told(self, peer: Peer, neighbour: Neighbour, pieces: int) -> int:
+        """A neighbour tells anew what it has; returns what of it is of our chain.
+
+        If it dropped pieces that are of another chain, it believes in that one no longer: what it answers now says
+        nothing about a piece that it sent before.
+        """
+        dropped = (neighbour.have | neighbour.unused) & ~pieces
+        if neighbour.questioned is not None and not pieces >> neighbour.questioned & 1:
+            neighbour.questioned = None
+            peer.not_before = min(peer.not_before, self._s.now)
+        if dropped & neighbour.strays:
+            neighbour.strays = 0
+        neighbour.unused = neighbour.unused & pieces | pieces & neighbour.strays
+        return pieces & ~neighbour.strays
 
     def _suspect(self, blob: Blob, voucher: Vouch, index: int, for_good: bool) -> None:
         """A vouched link is wrong, or computed from wrong bytes: what rests on that signer is forgotten.
@@ -409,7 +435,7 @@ class Trust:
         pieces = blob.lose(lost)
         for neighbour in blob.neighbours.values():  # what they have may be of use on the chain that comes now
             blob.neighbour_has(neighbour, neighbour.unused)
-            neighbour.unused = 0
+            neighbour.unused = neighbour.strays = 0
         self._downloads.look()
         self._uploads.cancel_pieces(blob.digest, lost)
         if pieces:

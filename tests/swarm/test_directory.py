@@ -15,6 +15,7 @@ from p2pd.swarm.directory import (
     REASONS,
     SLOW_LOSSES,
     TERM_MAX,
+    YOUNG_S,
 )
 from p2pd.swarm.messages import Have, Ping
 from tests.swarm.fakes import contact, digest_of
@@ -378,8 +379,21 @@ def test_only_when_every_wanter_has_failed_is_it_a_failure(reason: str) -> None:
         o.release(before, reason)
         if reason == "wrong-bytes" and count == 1:
             break  # two are enough, below
+    o.wait(YOUNG_S + 0.2)
     assert sorted(o.failures()) == [("a", reason), ("b", reason), ("c", reason)]
     assert o.holder() == ""
+
+
+@pytest.mark.parametrize("reason", ["unreachable", "bad-answer"])
+def test_one_bad_answer_to_who_came_first_is_nobody_s_failure_yet(reason: str) -> None:
+    """The others of the rollout come some 100 ms later. Told so at once, its containerd would pull a second copy."""
+    o = Office("a", "b")
+    o.announce("a")
+    o.release("a", reason)
+    assert o.announce("a").failure == ""
+    o.wait(YOUNG_S / 2)
+    assert o.failures() == []
+    assert o.announce("b").holder == contact("b").node_id
 
 
 def test_a_failure_is_told_once() -> None:

@@ -523,6 +523,18 @@ def test_who_is_gone_is_replaced_at_once() -> None:
     assert only(p.asked())[::2] == ("c", 3)
 
 
+def test_two_who_send_nothing_do_not_hold_a_piece_between_them() -> None:
+    p = wanter("b", "c", "d")
+    usual(p, "b")
+    p.join("c", 5)
+    p.join("d", 5)
+    p.wait(0.5)
+    assert {p.names[a.peer] for a in p.node.downloads.of_piece(BLOB, 5)} == {"c", "d"}
+    p.join("b", 5)
+    p.wait(0.2)
+    assert "b" in {p.names[a.peer] for a in p.node.downloads.of_piece(BLOB, 5)}
+
+
 def test_at_the_end_what_is_expected_late_is_asked_twice() -> None:
     p = wanter("b", "c")
     usual(p, "b")

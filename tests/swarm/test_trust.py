@@ -8,6 +8,7 @@ from p2pd.swarm import commands as cmd
 from p2pd.swarm.events import PieceStored, PullEnded
 from p2pd.swarm.evidence import accusation
 from p2pd.swarm.messages import Accuse, GetLinks, Release, Retract, Vouch
+from p2pd.swarm.trust import QUESTIONS_MAX
 from tests.swarm.fakes import contact, digest_of, key, true_states, vouch
 from tests.swarm.play import ALL, BLOB, COUNT, SIZE, STATES, Play, seeder, wanter
 
@@ -111,6 +112,26 @@ def test_what_was_asked_for_before_the_question_is_of_the_same_chain() -> None:
     assert p.blamed() == []
 
 
+def test_the_link_that_convicts_is_the_one_the_piece_did_not_fit() -> None:
+    """Not the one that this node believes in by the time of the answer."""
+    p = hungry("b", "c", holder="holder")
+    p.voucher("c", "stranger", 0, 8, states=FORGED)
+    p.join("b", 3)
+    [(rid, _)] = p.asked()["b"]
+    p.checked("b", rid, held=False)
+    p.voucher("c", "holder", 0, 8, term=3)
+    p.voucher("b", "holder", 0, 8, term=3)
+    assert p.blamed() == []
+
+
+def test_who_dropped_the_piece_has_another_chain_by_now() -> None:
+    p, rid = asked_of_b()
+    p.checked("b", rid, held=False)
+    p.join("b", 5)
+    p.voucher("b", "seeder", 0, 8, term=3)
+    assert p.blamed() == []
+
+
 def test_silence_and_a_second_piece_convict_too() -> None:
     p, rid = asked_of_b()
     p.checked("b", rid, held=False)
@@ -123,14 +144,27 @@ def test_silence_and_a_second_piece_convict_too() -> None:
 
 def test_a_neighbour_is_asked_so_often_and_no_oftener() -> None:
     p, rid = asked_of_b()
-    for number in range(4):
+    for number in range(QUESTIONS_MAX + 1):
         p.checked("b", rid, held=False)
-        if number < 3:
+        if number < QUESTIONS_MAX:
             assert p.blamed() == []
             p.hear("b", vouch("liar", BLOB, SIZE, 2, FORGED[2:6], term=number))
+            p.join("b")  # it says that it dropped them
             p.join("b", 3)
             rid = next(r for r, i in p.asked()["b"] if i == 3)
     assert p.blamed() == [("b", "a piece that does not fit its link")]
+
+
+def test_of_a_chain_that_parts_from_ours_nothing_above_is_asked_for() -> None:
+    p, rid = asked_of_b()
+    p.checked("b", rid, held=False)
+    p.voucher("b", "liar", 2, 6, states=FORGED)
+    p.have("b", 6)
+    p.join("b", 1, 3, 4, 5, 6)
+    assert [index for _, index in p.asked()["b"]] == [1]
+    p.join("b", 1)  # it dropped them
+    p.have("b", 6)
+    assert [index for _, index in p.asked()["b"]] == [6]
 
 
 def test_what_had_fallen_comes_from_others() -> None:
@@ -420,13 +454,21 @@ def test_one_piece_shows_that_the_newcomers_list_is_true() -> None:
 def test_a_newcomer_whose_piece_does_not_fit_its_own_list_is_the_liar() -> None:
     p = dispute(STATES, forged_from(3), held=(1,))
     p.voucher("c", "c", 0, COUNT, states=forged_from(3))
-    [(rid, _)] = p.asked()["c"]
+    [(rid, index)] = p.asked()["c"]
     p.checked("c", rid, held=False)
-    assert p.blamed() == [("c", "a piece that does not fit its own list")]
-    assert p.present == [1]
-    fetch(p, "b", *range(COUNT))
-    assert p.blob().proven
-    assert convicted(p) == [(key("c"), 3)]
+    assert p.sent("c", GetLinks) == [GetLinks(BLOB, index, 1)]
+    p.voucher("c", "c", 0, COUNT, states=forged_from(3))
+    assert p.blamed() == [("c", "a piece that does not fit its link")]
+
+
+def test_a_newcomer_who_changed_its_list_meanwhile_is_not() -> None:
+    """It pulled that piece itself, and its own computing counts for more than the list that it showed before."""
+    p = dispute(STATES, forged_from(3), held=(1,))
+    p.voucher("c", "c", 0, COUNT, states=forged_from(3))
+    [(rid, index)] = p.asked()["c"]
+    p.checked("c", rid, held=False)
+    p.hear("c", vouch("c", BLOB, SIZE, index, STATES[index : index + 2]))
+    assert p.blamed() == []
 
 
 def test_a_piece_that_is_here_has_settled_it_already() -> None:
