@@ -24,6 +24,7 @@ PROGRESS_S = 10.0  # a holder without progress for this long, and for
 PROGRESS_LINKS = 4  # ... this many times its last link's time, loses the lease
 STUCK_LOOK_S = 1.0  # how often the members that get nothing are counted
 STUCK_S = 3.0  # more than half of the others have got nothing for long, and say so for so long: progress or not
+STARVED_S = 2.0  # one of them has said so for so long, and others have all of it: then it may go upstream
 SLOW_LOSSES = 2  # holders in a row lost by no progress: upstream is slow, so the allowance doubles
 WORTH_WAITING_S = 8.0  # a registry's pause below this ends before the clients' patience: nobody is sent away for it
 LIMITED_MAX = 3  # ... but not for ever: so many times the registry may ask for another pause
@@ -60,6 +61,7 @@ class Member:
     wanting: bool = False
     waiting: bool = False
     stuck: bool = False
+    stuck_since: float = NEVER_BEFORE
     can_pull: bool = False
     complete: bool = False
     primary: bool = False
@@ -226,6 +228,8 @@ class Directory:
         if blob is None:
             return []
         member = blob.members[node]
+        if a.stuck and not member.stuck:
+            member.stuck_since = now
         if a.wanting and not member.wanting:
             member.failed_until = min(member.failed_until, now + 1.0)  # a new wish: soon worth another try
         member.wanting, member.waiting, member.complete = a.wanting, a.waiting, a.complete
@@ -331,7 +335,7 @@ class Directory:
         able = [(node, m) for node, m in wanters if m.can_pull and m.failed_until <= now]
         if any(m.complete for m in blob.members.values()):
             # The swarm has all of it. Only who gets nothing from there has a reason to go upstream.
-            able = [(node, m) for node, m in able if m.stuck]
+            able = [(node, m) for node, m in able if m.stuck and now - m.stuck_since >= STARVED_S]
             if not able:
                 return []
         if not able:
@@ -366,10 +370,11 @@ class Directory:
         return now < blob.born + YOUNG_S and any(m.failure in _MAY_FARE_BETTER for m in wanters)
 
     def _lost_at(self, blob: Blob, lease: Lease) -> float:
-        allowance = max(PROGRESS_S, PROGRESS_LINKS * lease.link_s)
-        if blob.losses >= SLOW_LOSSES:
-            allowance *= 2 ** min(6, blob.losses - SLOW_LOSSES + 1)
-        return lease.progress_at + allowance
+        return lease.progress_at + self._slack(blob) * max(PROGRESS_S, PROGRESS_LINKS * lease.link_s)
+
+    def _slack(self, blob: Blob) -> int:
+        """How many times as long as usual a holder may take, after others could do no better."""
+        return 2 ** max(0, min(6, blob.losses - SLOW_LOSSES + 1))
 
     def _is_sat_on(self, blob: Blob, lease: Lease, now: float) -> bool:
         """Whether most of the others have got nothing for long, whatever the holder says of its progress.
@@ -389,7 +394,7 @@ class Directory:
             return False
         if lease.stuck_since < 0:
             lease.stuck_since = now
-        return now - lease.stuck_since > max(STUCK_S, PROGRESS_LINKS * lease.link_s)
+        return now - lease.stuck_since > self._slack(blob) * STUCK_S
 
     def _lose(self, blob: Blob, now: float) -> Outgoing:
         """The holder stands still. The lease goes to another, if there is one to go to."""
@@ -401,11 +406,8 @@ class Directory:
             for node, m in blob.members.items()
             if node != holder
         )
-        if not others or blob.losses == SLOW_LOSSES:
-            blob.lease.progress_at, blob.lease.stuck_since = (
-                now,
-                -1.0,
-            )  # upstream is slow, or nobody else could: wait on
+        if not others or blob.losses == SLOW_LOSSES:  # upstream is slow, or nobody else could: wait on
+            blob.lease.progress_at, blob.lease.stuck_since = now, -1.0
             return []
         self._set_lease(blob, None)
         member = blob.members[holder]

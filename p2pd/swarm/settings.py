@@ -37,7 +37,7 @@ class Settings:
     refused_wait_s: float = 0.5  # a busy uploader is asked again after this, or at its next news
     refused_least_s: float = 0.05  # ... but not sooner than this
     stuck_rate: float = 1e6  # bytes/s: on slower lines a piece may take longer than `stuck_s`
-    stuck_s: float = 5.0  # wanted, and no piece for so long
+    stuck_s: float = 3.0  # wanted, and no piece for so long
 
     # uploads
     places: int = 4  # peers that are sent to at a time: 3 and 5 lose 0.03 of the bound

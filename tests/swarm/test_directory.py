@@ -14,6 +14,7 @@ from p2pd.swarm.directory import (
     PROGRESS_S,
     REASONS,
     SLOW_LOSSES,
+    STARVED_S,
     TERM_MAX,
     YOUNG_S,
 )
@@ -580,6 +581,9 @@ def test_only_who_is_stuck_gets_the_lease_then() -> None:
     o.announce("c")
     assert o.holder() == ""
     o.announce("c", stuck=True)
+    o.wait(STARVED_S / 2)
+    assert o.holder() == ""
+    o.wait(STARVED_S)
     assert o.holder() == "c"
 
 
@@ -723,9 +727,9 @@ def test_nothing_stays_of_who_is_gone() -> None:
 def announce_for(
     o: Office, seconds: float, *, holder: str, stuck: tuple[str, ...], others: tuple[str, ...] = ()
 ) -> None:
-    """The holder says that it makes progress; some say that nothing comes."""
+    """The holder says that it makes a little progress; some say that nothing comes."""
     for _ in range(int(seconds)):
-        o.announce(holder, term=o.term() if o.holder() == holder else 0, progress=int(o.now))
+        o.announce(holder, term=o.term() if o.holder() == holder else 0, progress=int(o.now) // 3)
         for name in stuck:
             o.announce(name, stuck=True)
         for name in others:
