@@ -32,8 +32,7 @@ from p2pd.swarm.voucher import make_retraction, node_id, retraction_holds, vouch
 
 MISFIT = "a piece that does not fit its link"
 ANSWER_S = 2.0  # a neighbour that is asked for its link is asked for nothing else for so long, unless it answers
-QUESTIONS_MAX = 8  # to one neighbour. Each is about a lower piece than the one before, and they come at random: of the
-# thousands above a forged link the lowest so far changes 8 times at the most, about
+QUESTIONS_MAX = 8  # to one neighbour: whose pieces did not fit oftener is asked for nothing more of the blob
 SUSPECT_LINK_AFTER = 2  # nodes whose piece did not fit a link: then the link is the liar, not they
 
 
@@ -211,6 +210,10 @@ class Trust:
         of the same signer, has ever fitted. Whoever forges a state can't bring pieces that fit behind it.
         """
         listed = self.disputes.link(asked.rid, asked.digest)
+        if self._has_left(peer, blob, asked):
+            if listed:
+                self.disputes.settled(blob)
+            return
         if listed:
             self.disputes.settled(blob)
             self._question(peer, blob, asked, listed)
@@ -237,6 +240,18 @@ class Trust:
             blob.link_failures.pop(asked.index, None)
             self._suspect(blob, voucher, asked.index, for_good=False)
 
+    def _has_left(self, peer: Peer, blob: Blob, asked: Asked) -> bool:
+        """Whether the sender has said since it was asked that it dropped the piece: it sent what it then believed in."""
+        neighbour = blob.neighbours.get(peer.number)
+        if neighbour is None or asked.sent > neighbour.dropped_at or not neighbour.dropped >> asked.index & 1:
+            return False
+        if not neighbour.dropped_counts:
+            if neighbour.questions >= QUESTIONS_MAX:
+                return False
+            neighbour.questions += 1
+            neighbour.dropped_counts = True
+        return True
+
     def _question(self, peer: Peer, blob: Blob, asked: Asked, link: tuple[bytes, bytes] | None) -> None:
         """Its piece does not fit this link, ours or what it showed before. It may believe in another one by now, which
         is no fault: ask for its link.
@@ -249,8 +264,11 @@ class Trust:
             blob.neighbour_lacks(neighbour, 1 << index)
             return
         surely = link is None or (blob.chain is not None and blob.chain.count == 1)
-        if surely or neighbour is None or neighbour.questioned is not None or neighbour.questions >= QUESTIONS_MAX:
+        if surely or neighbour is None or neighbour.questioned is not None:
             self._s.blame(peer, MISFIT, blob, index)
+            return
+        if neighbour.questions >= QUESTIONS_MAX:
+            self._strays(blob, neighbour, 0)
             return
         peer.not_before = max(peer.not_before, self._s.now + ANSWER_S)
         neighbour.questioned_at = self._s.now
@@ -277,11 +295,15 @@ class Trust:
         peer.not_before = min(peer.not_before, self._s.now)
         if link == blob.chain.link(index):
             return False
+        self._strays(blob, neighbour, index)  # where two chains part they do not meet again
+        return False
+
+    def _strays(self, blob: Blob, neighbour: Neighbour, index: int) -> None:
+        """From this piece up what it has is of another chain than ours."""
         assert blob.geometry
-        neighbour.strays |= blob.geometry.all >> index << index  # where two chains part they do not meet again
+        neighbour.strays |= blob.geometry.all >> index << index
         neighbour.unused |= neighbour.have & neighbour.strays
         blob.neighbour_lacks(neighbour, neighbour.strays)
-        return False
 
     def has_told(self, peer: Peer, neighbour: Neighbour, pieces: int) -> int:
         """A neighbour tells anew what it has; returns what of it is of our chain.
@@ -293,6 +315,8 @@ class Trust:
         if neighbour.questioned is not None and not pieces >> neighbour.questioned & 1:
             neighbour.questioned = None
             peer.not_before = min(peer.not_before, self._s.now)
+        if dropped:
+            neighbour.dropped, neighbour.dropped_at, neighbour.dropped_counts = dropped, self._s.now, False
         if dropped & neighbour.strays:
             neighbour.strays = 0
         neighbour.unused = neighbour.unused & pieces | pieces & neighbour.strays

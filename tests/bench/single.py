@@ -1,12 +1,13 @@
 """One node, empty swarm: a pull through p2pd over a pull straight from the same upstream, at several upstream speeds.
 
-    python -m tests.bench.single
+    python -m tests.bench.single [--client curl]
 
 Both sides alternate in one run, each time with an empty p2pd and an empty containerd; medians are compared. The best
 that p2pd can do here is to cost nothing: 1.00.
 
 A second table says who used the machine meanwhile, in CPU seconds for each GB of image. Where upstream, p2pd and
-containerd share two cores and nothing else limits them, it is these that add up to the time.
+containerd share two cores and nothing else limits them, it is these that add up to the time. With `--client curl` the
+layers are fetched by one curl each, which takes a tenth of containerd's time: that shows what p2pd itself costs.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ from __future__ import annotations
 import argparse
 import shutil
 import statistics
+import subprocess
+import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from p2pd.units import format_rate, format_size, parse_rate, parse_size
 from tests.bench.table import print_table, verdict
 from tests.lab import (
     REGISTRY_NAME,
     Busy,
+    Image,
     Lab,
     LabError,
     Layer,
@@ -61,7 +64,53 @@ def empty(machine: Machine) -> None:
     machine.containerd.reset()
 
 
-def timed(lab: Lab, name: str, hosts: Path, side: Side) -> None:
+class ByContainerd:
+    """The image, by `ctr`."""
+
+    def __init__(self, lab: Lab, image: Image, name: str) -> None:
+        self._lab, self._name = lab, name
+        self._straight = lab.directory / "straight"
+        write_hosts(self._straight, REGISTRY_NAME, lab.front.url, [])
+
+    def pull(self, machine: Machine, through: bool) -> float:
+        hosts = machine.hosts if through else self._straight
+        pull = machine.containerd.pull(self._name, hosts, unpack=False, timeout_s=600)
+        if not pull.ok:
+            raise LabError(f"the pull failed: {pull.errors}\n{machine.node.process.tail()}")
+        return pull.seconds
+
+
+class ByCurl:
+    """The image's layers, all at once, thrown away."""
+
+    def __init__(self, lab: Lab, image: Image, name: str) -> None:
+        self._lab, self._layers = lab, image.layers
+        self._repository = name.removeprefix(f"{REGISTRY_NAME}/").partition(":")[0]
+
+    def pull(self, machine: Machine, through: bool) -> float:
+        base = f"http://127.0.0.1:{machine.node.mirror_port}" if through else self._lab.front.url
+        query = f"?ns={REGISTRY_NAME.replace(':', '%3A')}" if through else ""
+        command = ["curl", "-sS", "-f", "-L", "-o", "/dev/null", "-w", "%{size_download}"]
+        began = time.perf_counter()
+        running = [
+            subprocess.Popen(
+                [*command, f"{base}/v2/{self._repository}/blobs/{layer.digest}{query}"],
+                stdout=subprocess.PIPE, text=True,
+            )
+            for layer in self._layers
+        ]  # fmt: skip
+        for layer, one in zip(self._layers, running, strict=True):
+            got = one.communicate()[0]
+            if one.returncode or int(got) != layer.size:
+                raise LabError(f"curl got {got} bytes of {layer.size}\n{machine.node.process.tail()}")
+        return time.perf_counter() - began
+
+
+CLIENTS = {"containerd": ByContainerd, "curl": ByCurl}
+Client = ByContainerd | ByCurl
+
+
+def timed(lab: Lab, client: Client, through: bool, side: Side) -> None:
     (machine,) = lab.machines
     pids = {
         "p2pd": [machine.node.process.pid],
@@ -70,27 +119,22 @@ def timed(lab: Lab, name: str, hosts: Path, side: Side) -> None:
     }
     before = {part: sum(map(cpu_seconds, those)) for part, those in pids.items()}
     with Busy() as busy:
-        pull = machine.containerd.pull(name, hosts, unpack=False, timeout_s=600)
-    if not pull.ok:
-        raise LabError(f"the pull failed: {pull.errors}\n{machine.node.process.tail()}")
-    side.seconds.append(pull.seconds)
+        seconds = client.pull(machine, through)
+    side.seconds.append(seconds)
     side.busy.append(busy.share)
     for part, those in pids.items():
         side.cpu[part].append(sum(map(cpu_seconds, those)) - before[part])
     side.cpu["all"].append(busy.seconds)
 
 
-def compare(lab: Lab, name: str, rounds: int) -> tuple[Side, Side]:
+def compare(lab: Lab, client: Client, rounds: int) -> tuple[Side, Side]:
     """Through p2pd, and straight."""
     (machine,) = lab.machines
-    straight_hosts = lab.directory / "straight"
-    write_hosts(straight_hosts, REGISTRY_NAME, lab.front.url, [])
     through, straight = Side(), Side()
     for turn in range(rounds):
-        sides = [(through, machine.hosts), (straight, straight_hosts)]
-        for side, hosts in sides if turn % 2 == 0 else reversed(sides):
+        for is_through in (True, False) if turn % 2 == 0 else (False, True):
             empty(machine)
-            timed(lab, name, hosts, side)
+            timed(lab, client, is_through, through if is_through else straight)
     return through, straight
 
 
@@ -98,9 +142,8 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.bench.single", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--rates", default="10MB/s,30MB/s,100MB/s,200MB/s,none", help="of upstream (default: %(default)s)"
-    )
+    parser.add_argument("--rates", default=RATES, help="of upstream, separated by commas (default: %(default)s)")
+    parser.add_argument("--client", choices=list(CLIENTS), default="containerd", help="(default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="pulls of each side (default: %(default)s)")
     parser.add_argument("--layers", type=int, default=2, help="layers of the image (default: %(default)s)")
     parser.add_argument("--trackers", type=int, default=1)
@@ -119,7 +162,9 @@ def main() -> None:
             image = warehouse.image(repository, layers)
             plan = Plan(nodes=1, trackers=options.trackers, rate=rate)
             with Lab(warehouse.lab_directory(), warehouse.storage, plan) as lab:
-                through, straight = compare(lab, reference(repository), options.rounds)
+                through, straight = compare(
+                    lab, CLIENTS[options.client](lab, image, reference(repository)), options.rounds
+                )
             one, other = (statistics.median(side.seconds) for side in (through, straight))
             pairs = [mine / theirs for mine, theirs in zip(through.seconds, straight.seconds, strict=True)]
             speed = format_rate(rate) if rate else "unlimited"
@@ -129,7 +174,7 @@ def main() -> None:
             budget.append([f"{speed}, through p2pd", *through.cpu_row(image.size)])
             budget.append([f"{speed}, straight", *straight.cpu_row(image.size)])
     header = ["upstream", "image", "through p2pd", "straight", "ratio", "of pairs", "", "busy", "busy straight"]
-    print_table(f"one node, empty swarm; medians of {options.rounds}", header, rows)
+    print_table(f"one node, empty swarm, {options.client}; medians of {options.rounds}", header, rows)
     header = ["upstream", *PARTS[:-1], "whole machine"]
     print_table("CPU seconds for each GB of image", header, budget)
 

@@ -132,6 +132,30 @@ def test_who_dropped_the_piece_has_another_chain_by_now() -> None:
     assert p.blamed() == []
 
 
+def test_who_dropped_the_piece_before_it_was_checked_is_not_even_asked() -> None:
+    """What came before it changed its mind may be hashed only after that."""
+    p, rid = asked_of_b()
+    p.join("b", 5)
+    p.checked("b", rid, held=False)
+    assert p.blamed() == []
+    assert p.sent("b", GetLinks) == []
+    assert not p.blob().link_failures
+
+
+def test_dropping_each_piece_excuses_only_so_many() -> None:
+    p, rid = asked_of_b()
+    for _ in range(QUESTIONS_MAX):
+        p.join("b", 5)
+        p.checked("b", rid, held=False)
+        assert p.sent("b", GetLinks) == []
+        p.join("b", 3)
+        rid = next(r for r, i in p.asked()["b"] if i == 3)
+    p.join("b", 5)
+    p.checked("b", rid, held=False)
+    p.have("b", 1, 3, 5)
+    assert not p.asked()
+
+
 def test_silence_and_a_second_piece_convict_too() -> None:
     p, rid = asked_of_b()
     p.checked("b", rid, held=False)
@@ -152,7 +176,10 @@ def test_a_neighbour_is_asked_so_often_and_no_oftener() -> None:
             p.join("b")  # it says that it dropped them
             p.join("b", 3)
             rid = next(r for r, i in p.asked()["b"] if i == 3)
-    assert p.blamed() == [("b", "a piece that does not fit its link")]
+    assert p.sent("b", GetLinks) == []
+    p.have("b", 1, 3, 5)
+    assert not p.asked()
+    assert p.blamed() == []
 
 
 def test_of_a_chain_that_parts_from_ours_nothing_above_is_asked_for() -> None:
