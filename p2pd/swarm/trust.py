@@ -241,7 +241,7 @@ class Trust:
             self._suspect(blob, voucher, asked.index, for_good=False)
 
     def _has_left(self, peer: Peer, blob: Blob, asked: Asked) -> bool:
-        """Whether the sender has said since it was asked that it dropped the piece: it sent what it then believed in."""
+        """Whether the sender has said since it was asked that it dropped the piece: it has left that chain."""
         neighbour = blob.neighbours.get(peer.number)
         if neighbour is None or asked.sent > neighbour.dropped_at or not neighbour.dropped >> asked.index & 1:
             return False
