@@ -427,6 +427,8 @@ class Downloads:
         if not self._usual_s or not mine:
             return
         for asked in mine:
+            if asked.rid not in self._asked:
+                continue  # given up for the one before
             peer = self._s.peers[asked.peer]
             expected = asked.length / (peer.rate or self._s.settings.rate_first)
             waited = self._s.now - asked.sent

@@ -7,7 +7,6 @@ Not here: sockets, files, hashing, clocks. `handle(event, now)` costs what chang
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import islice
 from random import Random
 from typing import Final
 
@@ -24,9 +23,7 @@ from p2pd.swarm.commands import (
 )
 from p2pd.swarm.downloads import FULL, Asked, Downloads
 from p2pd.swarm.messages import (
-    BLOBS_OF_NEWS_MAX,
     LINKS_MAX,
-    NEWS_MAX,
     Accuse,
     Announce,
     Answer,
@@ -45,10 +42,11 @@ from p2pd.swarm.messages import (
     Vouch,
     Withdraw,
 )
-from p2pd.swarm.pieces import indices, pack, unpack
+from p2pd.swarm.pieces import unpack
 from p2pd.swarm.seeding import Seeder
 from p2pd.swarm.settings import Settings
 from p2pd.swarm.state import NEVER, Peer, State
+from p2pd.swarm.telling import Teller
 from p2pd.swarm.trust import Trust
 from p2pd.swarm.uploads import Uploads
 from p2pd.swarm.voucher import Sign, Verify
@@ -81,11 +79,9 @@ class Node:
         self.downloads = Downloads(self.state)
         self.seeder = Seeder(self.state, self.uploads)
         self.announcer = Announcer(self.state, self.seeder, now + settles_after_s)
-        self.trust = Trust(self.state, self.uploads, self.downloads, self.seeder, self.announcer, self._send_join)
+        self.teller = Teller(self.state, self.uploads)
+        self.trust = Trust(self.state, self.uploads, self.downloads, self.seeder, self.announcer, self.teller)
         self.announcer.on_holder = self.trust.holder_named
-        self._news: dict[bytes, None] = {}  # blobs of which there is news that waits for the next batch
-        self._news_at = NEVER  # when that is due
-        self._told_at = 0.0  # when the last batch went out
         self.deadline = self.announcer.deadline  # when `Tick` is due
         self._handlers: dict[type, Callable] = {
             ev.PeerUp: self._peer_up,
@@ -150,7 +146,7 @@ class Node:
             self.uploads.deadline,
             self.seeder.deadline,
             self.announcer.deadline,
-            self._news_at,
+            self.teller.deadline,
         )
 
     def link(self, peer: int, rid: int) -> tuple[bytes, bytes] | None:
@@ -201,7 +197,7 @@ class Node:
         if e.tracker < 0:
             for blob in state.blobs.values():
                 if blob.geometry and (blob.hungry or blob.present):
-                    self._send_join(peer, blob)
+                    self.teller.join(peer, blob)
 
     def _peer_down(self, e: ev.PeerDown) -> None:
         peer = self.state.peers.get(e.peer)
@@ -260,7 +256,7 @@ class Node:
         if old is None:
             blob.wanted_since = blob.last_piece_at = state.now
             if blob.geometry:
-                self._join_all(blob)
+                self.teller.join_all(blob)
         if e.alone and not blob.alone and not blob.complete:
             blob.alone = True
             self.seeder.start(blob, fresh=blob.geometry is None or not blob.neighbours)
@@ -284,7 +280,7 @@ class Node:
             self.announcer.release(blob, "unwanted")
         self.seeder.stop(blob)
         if blob.present:
-            self._join_all(blob)
+            self.teller.join_all(blob)
             self.announcer.track(blob)
         else:
             self._forget_blob(blob)
@@ -297,7 +293,7 @@ class Node:
             self.state.send(number, Leave(blob.digest))
         self.announcer.forget(blob)
         self.trust.forget(blob)
-        self._news.pop(blob.digest, None)
+        self.teller.forget(blob.digest)
         self.state.blobs.pop(blob.digest, None)
 
     def _reading(self, e: ev.Reading) -> None:
@@ -309,7 +305,7 @@ class Node:
         blob = self.state.blobs.get(e.digest)
         if blob and blob.geometry is None:
             self._set_size(blob, e.size)
-            self._join_all(blob)
+            self.teller.join_all(blob)
 
     def _set_size(self, blob: Blob, size: int) -> None:
         if blob.geometry is None:
@@ -369,7 +365,7 @@ class Node:
         blob.present = blob.computed = blob.geometry.all
         blob.missing = 0
         blob.proven = True
-        self._join_all(blob)
+        self.teller.join_all(blob)
 
     def _serve_stored(self, digest: bytes) -> Blob | None:
         """A peer asks for a blob that is on disk: bring it into the swarm."""
@@ -399,23 +395,11 @@ class Node:
                 for number in blob.neighbours:
                     self.state.peers[number].blobs.pop(digest, None)
                 del blobs[digest]
-                self._news.pop(digest, None)
+                self.teller.forget(digest)
                 if len(blobs) < self.state.settings.swarms_most:
                     return
 
     # -- neighbours -------------------------------------------------------------------------------------------------
-
-    def _join_all(self, blob: Blob) -> None:
-        blob.told = blob.left if blob.seeding else blob.present
-        for peer in self.state.peers.values():
-            if peer.tracker < 0:
-                self._send_join(peer, blob)
-
-    def _send_join(self, peer: Peer, blob: Blob) -> None:
-        neighbour = blob.neighbours.get(peer.number)
-        if neighbour:
-            neighbour.ahead = blob.left if blob.seeding else blob.present
-        self.state.send(peer.number, self._join_message(blob))
 
     def _on_join(self, peer: Peer, m: Join) -> None:
         blob = self.state.blobs.get(m.digest)
@@ -441,7 +425,7 @@ class Node:
         peer.load, peer.load_at = m.load, self.state.now
         peer.rate = peer.rate or float(m.rate)
         if (new or wants_now) and (blob.present or blob.hungry) and not blob.computing:
-            self._send_join(peer, blob)
+            self.teller.join(peer, blob)
         if m.term:
             self.announcer.claimed(blob, peer, m.term)
         self.seeder.neighbour_has(blob, peer.number, pieces)
@@ -562,12 +546,7 @@ class Node:
         if blob.complete:
             self._prove(blob)
         elif not blob.seeding:
-            self._news[blob.digest] = None
-            self._news_at = self._told_at + state.settings.news_s
-            if self._news_at <= state.now:
-                self._send_news()
-            else:
-                self._hot_news(blob)
+            self.teller.arrived(blob)
 
     def _prove(self, blob: Blob) -> None:
         """Every link from state 0 to the digest holds: the blob is that digest."""
@@ -580,72 +559,8 @@ class Node:
             self.announcer.release(blob, "done")
         blob.told = blob.left if blob.seeding else blob.present
         for number in blob.neighbours:
-            self._send_join(self.state.peers[number], blob)
+            self.teller.join(self.state.peers[number], blob)
         self.announcer.track(blob)
-
-    def _join_message(self, blob: Blob) -> Join:
-        assert blob.geometry
-        told = blob.left if blob.seeding else blob.present
-        packed = pack(told, blob.geometry.count)
-        return Join(
-            blob.digest,
-            blob.geometry.size,
-            packed,
-            blob.hungry,
-            blob.term,
-            self.uploads.load,
-            int(self.uploads.rate),
-        )
-
-    def _send_news(self) -> None:
-        """Tell every neighbour that still wants pieces, of all blobs at once; most lack the same: all hear the same."""
-        state = self.state
-        self._told_at, self._news_at = state.now, NEVER
-        waiting, self._news = self._news, {}
-        haves: dict[int, list[Have]] = {}
-        for digest in waiting:
-            blob = state.blobs.get(digest)
-            if blob is None or blob.seeding:
-                continue
-            new = blob.present & ~blob.told
-            if not new:
-                continue
-            pieces = tuple(islice(indices(new), NEWS_MAX))
-            if len(pieces) == NEWS_MAX:
-                new &= (2 << pieces[-1]) - 1
-                self._news[digest] = None
-                self._news_at = state.now
-            blob.told |= new
-            have = self._have(blob, pieces)
-            for number, neighbour in blob.neighbours.items():
-                if neighbour.wanting and new & ~neighbour.ahead & (-1 if neighbour.term else ~neighbour.have):
-                    haves.setdefault(number, []).append(have)
-        messages: dict[tuple[int, ...], News] = {}  # most hear the same
-        for number, several in haves.items():
-            if len(several) == 1:
-                state.send(number, several[0])
-                continue
-            for start in range(0, len(several), BLOBS_OF_NEWS_MAX):
-                part = several[start : start + BLOBS_OF_NEWS_MAX]
-                same = tuple(map(id, part))
-                if same not in messages:
-                    messages[same] = News(tuple(part))
-                state.send(number, messages[same])
-
-    def _hot_news(self, blob: Blob) -> None:
-        """Those that are served here hear at once: who has nothing left to ask for leaves its place."""
-        new = blob.present & ~blob.told
-        for number in self.uploads.served():
-            neighbour = blob.neighbours.get(number)
-            if neighbour and neighbour.wanting:
-                more = new & ~neighbour.ahead & ~neighbour.have
-                if more:
-                    neighbour.ahead = neighbour.ahead & blob.present | more
-                    self.state.send(number, self._have(blob, tuple(islice(indices(more), NEWS_MAX))))
-
-    def _have(self, blob: Blob, pieces: tuple[int, ...]) -> Have:
-        count = blob.present.bit_count()
-        return Have(blob.digest, pieces, count, self.uploads.told_load, int(self.uploads.rate), blob.term)
 
     # -- upstream ---------------------------------------------------------------------------------------------------
 
@@ -695,9 +610,7 @@ class Node:
     # -- time -------------------------------------------------------------------------------------------------------
 
     def _tick(self, _: ev.Tick) -> None:
-        now = self.state.now
-        if self._news_at <= now:
-            self._send_news()
+        self.teller.tick()
         self.downloads.tick()
         self.uploads.pump()
         self.seeder.tick()

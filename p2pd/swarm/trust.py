@@ -13,7 +13,7 @@ signer answers for (`evidence`). Before that it is word against word, and only t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from p2pd.swarm import events as ev
 from p2pd.swarm.announcing import Announcer
@@ -27,6 +27,7 @@ from p2pd.swarm.messages import Accuse, GetLinks, Retract, Vouch
 from p2pd.swarm.pieces import indices, prefix_end
 from p2pd.swarm.seeding import Seeder
 from p2pd.swarm.state import Peer, State
+from p2pd.swarm.telling import Teller
 from p2pd.swarm.uploads import Uploads
 from p2pd.swarm.voucher import make_retraction, node_id, retraction_holds, voucher_holds
 
@@ -37,7 +38,7 @@ SUSPECT_LINK_AFTER = 2  # nodes whose piece did not fit a link: then the link is
 
 
 class Trust:
-    """One node's judgement of what others signed. `join_message`: what the node says that it has of a blob."""
+    """One node's judgement of what others signed."""
 
     def __init__(
         self,
@@ -46,14 +47,14 @@ class Trust:
         downloads: Downloads,
         seeder: Seeder,
         announcer: Announcer,
-        send_join: Callable[[Peer, Blob], None],
+        teller: Teller,
     ) -> None:
         self._s = state
         self._uploads = uploads
         self._downloads = downloads
         self._seeder = seeder
         self._announcer = announcer
-        self._send_join = send_join
+        self._teller = teller
         self._accusations = Accusations()
         self.disputes = Disputes(state, downloads)
         self.cases = Cases()
@@ -465,7 +466,7 @@ class Trust:
         if pieces:
             self._s.out.append(Drop(blob.digest, pieces))
             for number in blob.neighbours:
-                self._send_join(self._s.peers[number], blob)
+                self._teller.join(self._s.peers[number], blob)
         blob.left &= blob.present
         return lost
 

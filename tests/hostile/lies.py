@@ -33,6 +33,7 @@ from p2pd.swarm.messages import (
 from p2pd.swarm.node import Node
 from p2pd.swarm.pieces import pack
 from p2pd.swarm.seeding import Seeder
+from p2pd.swarm.telling import Teller
 from p2pd.swarm.trust import Trust
 from p2pd.swarm.voucher import make_voucher
 
@@ -252,13 +253,13 @@ def wants_the_lease() -> None:
 def has_all() -> None:
     """It says that it has all of every blob, and what is asked of it does not come."""
 
-    def join(original: Callable, self: Node, blob: Any) -> Join:
+    def join(original: Callable, self: Teller, blob: Any) -> Join:
         return replace(original(self, blob), pieces=pack(blob.geometry.all, blob.geometry.count))
 
     def request(original: Callable, self: Node, peer: Any, m: Any) -> None:
         return
 
-    wrap(Node, "_join_message", join)
+    wrap(Teller, "_join_message", join)
     wrap(Node, "_on_request", request)
 
 

@@ -457,8 +457,8 @@ def test_the_news_of_several_blobs_go_in_one_message() -> None:
     for digest, blob in states.items():
         assert blob
         blob.arrive(3)
-        p.node._news[digest] = None
-    p.node._news_at = p.now
+        p.node.teller._waiting[digest] = None
+    p.node.teller.deadline = p.now
     p.event(Tick())
     [message] = p.told(News)["c"]
     assert [(have.digest, have.pieces) for have in message.haves] == [(BLOB, (3,)), (other, (3,))]
