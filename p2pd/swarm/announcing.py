@@ -147,7 +147,7 @@ class Announcer:
 
     def _starves(self, blob: Blob) -> bool:
         """Whether pieces are wanted, and none comes."""
-        quiet_s = self._s.now - max(blob.last_piece_at, blob.wanted_since)
+        quiet_s = self._s.now - blob.quiet_since
         return blob.hungry and (not blob.holder or quiet_s > STARVES_S)
 
     def _look(self, digest: bytes, told: Told) -> None:
@@ -182,7 +182,7 @@ class Announcer:
             return
         want = blob.want
         stuck = blob.hungry and (
-            now - max(blob.last_piece_at, blob.wanted_since) > self._stuck_after(blob)
+            now - blob.quiet_since > self._stuck_after(blob)
             or (blob.holder != b"" and blob.holder == blob.betrayed_by)
         )
         need = max(0, settings.neighbours_enough - len(blob.neighbours)) if blob.hungry else 0
@@ -213,7 +213,7 @@ class Announcer:
         """Whether the directory names a holder of whom nothing comes: it, too, may be the one who lies."""
         if not blob.hungry or blob.term or not blob.holder:
             return False
-        return self._s.now - max(blob.last_piece_at, blob.wanted_since, told.since) > PATIENCE_S
+        return self._s.now - max(blob.quiet_since, told.since) > PATIENCE_S
 
     def _pass_over(self, target: int, blob: Blob, why: str) -> None:
         """Do without a directory for a while. Only this node does: it is its word against the directory's."""

@@ -81,6 +81,8 @@ class Blob:
     # the lease
     term: int = 0  # of the lease that this node holds, 0 without one
     holder: bytes = b""  # who holds it, as far as this node knows
+    holder_reached: int = -1  # the highest link that the holder itself has vouched for to us
+    holder_spoke_at: float = 0.0  # when it vouched for a higher one than before
     left: int = 0  # pieces that went out from here at least once while this node seeds
     seeding: bool = False  # pieces are shown one by one, not announced
     alone: bool = False  # pulling outside the lease, for a client that has nowhere else to go
@@ -90,6 +92,7 @@ class Blob:
     holders: dict[bytes, int] = field(default_factory=dict)  # node -> the highest term of its that a directory named
     doubted: Doubted = field(default_factory=Doubted)
     refuted: dict[int, tuple[bytes, bytes]] = field(default_factory=dict)  # links of a chain that missed the digest
+    shown_at: float = 0.0  # when the others last heard how far the pull that refutes it has come
     fallen: dict[bytes, tuple[int, int]] = field(default_factory=dict)  # signer -> from which link on, up to which term
     betrayed_by: bytes = b""  # whose own piece did not fit its own link
     link_failures: dict[int, dict[bytes, None]] = field(default_factory=dict)  # link -> nodes whose piece did not fit
@@ -103,6 +106,8 @@ class Blob:
 
     def holder_named(self, node: bytes, term: int) -> bool:
         """A directory says who holds the lease; whether that is news."""
+        if node != self.holder:
+            self.holder_reached = -1
         self.holder = node
         if term <= self.holders.get(node, 0):
             return False
@@ -111,6 +116,16 @@ class Blob:
         if len(self.holders) > HOLDERS_MAX:
             del self.holders[next(iter(self.holders))]
         return True
+
+    def holder_vouches(self, link: int, now: float) -> None:
+        """The holder itself shows that it has come as far as this link."""
+        if link > self.holder_reached:
+            self.holder_reached, self.holder_spoke_at = link, now
+
+    @property
+    def quiet_since(self) -> float:
+        """Since when nothing has moved for this node: neither a piece came, nor did the holder get on."""
+        return max(self.last_piece_at, self.wanted_since, self.holder_spoke_at)
 
     def link(self, index: int) -> tuple[bytes, bytes] | None:
         """The states that piece `index` is checked against; None while nobody has vouched for the two together.

@@ -34,6 +34,7 @@ from p2pd.swarm.voucher import make_retraction, node_id, retraction_holds, vouch
 MISFIT = "a piece that does not fit its link"
 ANSWER_S = 2.0  # a neighbour that is asked for its link is asked for nothing else for so long, unless it answers
 QUESTIONS_MAX = 8  # to one neighbour: whose pieces did not fit oftener is asked for nothing more of the blob
+SHOWN_S = 1.0  # between two signs of how far a pull is that begins anew
 SUSPECT_LINK_AFTER = 2  # nodes whose piece did not fit a link: then the link is the liar, not they
 
 
@@ -67,6 +68,8 @@ class Trust:
         if blob is None or blob.chain is None or blob.geometry is None or blob.complete:
             return
         chain = blob.chain
+        if m.key == peer.key and peer.contact.node_id == blob.holder:
+            blob.holder_vouches(m.links.stop - 1, self._s.now)
         if self._answered(peer, blob, m) or all(chain.vouchers.get(index) == m for index in m.links):
             return
         problem = chain.accepts(m, blob.geometry.size)
@@ -352,13 +355,18 @@ class Trust:
         return False
 
     def computed(self, blob: Blob, index: int) -> None:
-        """This node computed a link: if others believe in another one, they hear of it."""
+        """This node pulls anew what missed the digest. Where its chain parts from the one that the others still believe
+        in, they hear of it; and until then how far it is, since they get nothing from it meanwhile."""
         chain = blob.chain
         assert chain
         before, after = blob.refuted.pop(index, (b"", b""))
-        if before != chain.states[index] or after == chain.states[index + 1]:
+        if before != chain.states[index]:
             return
-        blob.refuted.clear()  # above it nothing has a state-before that is true
+        if after != chain.states[index + 1]:
+            blob.refuted.clear()  # above it nothing has a state-before that is true
+        elif self._s.now - blob.shown_at < SHOWN_S:
+            return
+        blob.shown_at = self._s.now
         for voucher in self._s.vouchers_for(blob, index):
             for number in blob.neighbours:
                 self._s.send(number, voucher)

@@ -7,8 +7,8 @@ from dataclasses import replace
 from p2pd.swarm import commands as cmd
 from p2pd.swarm.events import PieceStored, PullEnded
 from p2pd.swarm.evidence import accusation
-from p2pd.swarm.messages import Accuse, GetLinks, Release, Retract, Vouch
-from p2pd.swarm.trust import QUESTIONS_MAX
+from p2pd.swarm.messages import Accuse, Announce, GetLinks, Release, Retract, Vouch
+from p2pd.swarm.trust import QUESTIONS_MAX, SHOWN_S
 from tests.swarm.fakes import contact, digest_of, key, true_states, vouch
 from tests.swarm.play import ALL, BLOB, COUNT, SIZE, STATES, Play, seeder, wanter
 
@@ -306,7 +306,8 @@ def test_the_first_link_that_differs_is_told_at_once() -> None:
     p = heir()
     p.event(PieceStored(BLOB, COUNT - 1, bytes(32), 0.01))
     p.event(PullEnded(BLOB, "stopped"))
-    for index in range(4):
+    p.stored(0)  # the others hear that it begins anew
+    for index in range(1, 4):
         p.stored(index)
         assert p.told(Vouch) == {}
     p.stored(4)
@@ -316,6 +317,36 @@ def test_the_first_link_that_differs_is_told_at_once() -> None:
     assert voucher.states[4 - voucher.first : 6 - voucher.first] == (STATES[4], STATES[5])
     p.stored(5)
     assert p.told(Vouch) == {}
+
+
+def test_until_then_the_others_hear_every_second_how_far_it_is() -> None:
+    p = heir()
+    p.event(PieceStored(BLOB, COUNT - 1, bytes(32), 0.01))
+    p.event(PullEnded(BLOB, "stopped"))
+    told = []
+    for index in range(4):
+        p.stored(index)
+        told += [v.links.stop - 1 for v in p.sent("c", Vouch)]
+        p.wait(SHOWN_S / 2)
+    assert told == [0, 2]
+
+
+def test_who_hears_how_far_the_holder_is_does_not_say_that_nothing_comes() -> None:
+    p = hungry("b", "c", holder="holder")
+    p.up("holder")
+    p.voucher("b", "stranger", 0, 8, states=forged_from(5))
+    for index in range(4):
+        p.wait(2.0)
+        p.hear("holder", vouch("holder", BLOB, SIZE, index, STATES[index : index + 2], term=3))
+    assert not any(a.stuck for a in announces(p))
+    for _ in range(4):
+        p.wait(2.0)
+        p.hear("holder", vouch("holder", BLOB, SIZE, 3, STATES[3:5], term=3))  # no further than before
+    assert announces(p)[-1].stuck
+
+
+def announces(p: Play) -> list[Announce]:
+    return [c.message for c in p.ever if isinstance(c, cmd.Send) and isinstance(c.message, Announce)]
 
 
 def test_in_the_end_it_convicts_the_liar_and_nobody_else() -> None:
