@@ -27,7 +27,7 @@ CASES = (
     Case("directory: everybody holds it", ("directory-grants",), trackerless=True),
     Case("tracker: nobody can", tracker="directory-fails"),
     Case("tracker: a ghost holds it", tracker="directory-sits"),
-    Case("tracker: everybody holds it", tracker="directory-grants"),
+    Case("tracker: everybody holds it", tracker="directory-grants", costs_copies=True),
     Case("claims, without tracker", ("sits",), trackerless=True),
     Case("four of twelve", ("flips", "forges-run", "has-all", "accuses"), nodes=12, evidence=True, says=MISFIT),
     Case("four others of twelve", ("forges-seed", "sits", "replays", "floods"), nodes=12, seeder_lies=True),
@@ -67,6 +67,6 @@ def problems(o: Outcome) -> list[str]:
         found.append(f"barred: {', '.join(o.barred_honest)}")
     if o.accused_honest:
         found.append(f"blamed: {o.accused_honest}")
-    if o.copies > COPIES_MAX and not case.seeder_lies:
+    if o.copies > COPIES_MAX and not (case.seeder_lies or case.costs_copies):
         found.append(f"{o.copies:.2f} copies from upstream")
     return found

@@ -47,8 +47,14 @@ class Case:
     stream: str = "vouched"
     flips_once: bool = False  # upstream itself sends one wrong byte, to whoever asks first
     seeder_lies: bool = False  # then more than one copy may be needed
+    costs_copies: bool = False  # a tracker's word on leases is the last: what docs/security.md does not promise
     evidence: bool = False  # whether it leaves any
     says: tuple[str, ...] = ()  # what the honest nodes' logs say of a liar, by name, where it leaves no evidence
+
+    @property
+    def finds_by_mdns(self) -> bool:
+        """In network namespaces, with mDNS: without a tracker, and beside one that lies, as a node has it by default."""
+        return self.trackerless or bool(self.tracker)
 
 
 @dataclass(slots=True)
@@ -113,8 +119,9 @@ class Fleet:
         liars = [f"liar{number}" for number in range(1, len(case.liars) + 1)]
         honest = [f"node{number}" for number in range(1, case.nodes - len(liars) + 1)]
         fabric: Mapping = {}
-        if case.trackerless:
-            fabric = self._stack.enter_context(Fabric({"upstream": Link()} | {n: Link() for n in honest + liars}))
+        if case.finds_by_mdns:
+            names = ["upstream", *honest, *liars, *(["tracker"] if case.tracker else [])]
+            fabric = self._stack.enter_context(Fabric({name: Link() for name in names}))
         member = fabric.get("upstream") if isinstance(fabric, dict) else (fabric["upstream"] if fabric else None)
         prefix = member.prefix if member else ()
         registry = Registry(
@@ -135,7 +142,7 @@ class Fleet:
         trackers = []
         if not case.trackerless:
             program = {"program": _hostile(case.tracker, "p2pd-tracker")} if case.tracker else {}
-            tracker = Tracker(self.directory, "tracker", **program)
+            tracker = Tracker(self.directory, "tracker", member=fabric["tracker"] if fabric else None, **program)
             self._stack.callback(tracker.stop)
             tracker.start()
             trackers = [tracker.address]
@@ -149,7 +156,7 @@ class Fleet:
                 upstreams={REGISTRY_NAME: self.front.url},
                 trackers=trackers,
                 member=fabric[name] if fabric else None,
-                mdns=case.trackerless,
+                mdns=case.finds_by_mdns,
                 settings=settings,
                 **({"program": _hostile(lie, "p2pd")} if lie else {}),
             )
