@@ -53,7 +53,7 @@ class Case:
 
     @property
     def finds_by_mdns(self) -> bool:
-        """In network namespaces, with mDNS: without a tracker, and beside one that lies, as a node has it by default."""
+        """In network namespaces, with mDNS: without a tracker, or beside one that lies; a node has it by default."""
         return self.trackerless or bool(self.tracker)
 
 
