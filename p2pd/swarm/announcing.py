@@ -182,8 +182,7 @@ class Announcer:
             return
         want = blob.want
         stuck = blob.hungry and (
-            now - blob.quiet_since > self._stuck_after(blob)
-            or (blob.holder != b"" and blob.holder == blob.betrayed_by)
+            now - blob.quiet_since > self._stuck_after(blob) or (blob.holder != b"" and blob.holder == blob.betrayed_by)
         )
         need = max(0, settings.neighbours_enough - len(blob.neighbours)) if blob.hungry else 0
         if need and not self._has_tracker():
