@@ -16,7 +16,7 @@ from p2pd.upstream.errors import UnknownUpstream
 from p2pd.upstream.exchange import OnRateLimit, OnRequest
 from p2pd.upstream.registry import Registry
 from p2pd.upstream.sources import Places
-from p2pd.upstream.transport import environment_proxy
+from p2pd.upstream.transport import environment_proxy, load_roots
 from p2pd.upstream.urls import is_private_address
 
 PATTERN_HOSTS_MAX = 256  # hosts of one pattern: clients choose their names, so there must be an end
@@ -63,6 +63,7 @@ class Upstreams:
                 self.get(host)  # a wrong file is to be heard of at start, not at the first pull
             elif config.proxy is None:
                 environment_proxy(config.url)
+        load_roots()
 
     def is_known(self, host: str) -> bool:
         """True if `get` would hand out a registry for this host."""
