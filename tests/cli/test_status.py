@@ -133,7 +133,9 @@ def test_top_needs_a_terminal(daemon: FakeDaemon):
 def test_top_shows_and_ends_by_ctrl_c(daemon: FakeDaemon):
     daemon.scripts["status"] = [STATUS]
     controller, terminal = pty.openpty()
-    command = [sys.executable, "-c", "from p2pd.cli import main; main()", "top", "--interval", "0.2"]
+    # A run of the tests in a shell's background hands down that SIGINT is to be ignored.
+    heeds = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    command = [sys.executable, "-c", f"{heeds}; from p2pd.cli import main; main()", "top", "--interval", "0.2"]
     process = subprocess.Popen(
         [*command, "--control", daemon.path],
         stdin=terminal,
