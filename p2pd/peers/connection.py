@@ -6,6 +6,7 @@ a cancelled one stops at the next run. Errors of the other side end the connecti
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -99,8 +100,8 @@ class Connection:
         self._queue: deque[bytes] = deque()
         self._queued = 0
         self._uploads: deque[Outgoing] = deque()
+        self._leaving: deque[Outgoing] = deque()  # the kernel has all of them, and more than little is on its way
         self._expected: dict[int, Incoming] = {}
-        self._upload_began = 0.0
         self._abandoned: dict[int, int] = {}  # rid -> bytes that may still come of it
         self._wake = trio.Event()
         self._is_resting = False  # the writer, for want of work
@@ -187,6 +188,7 @@ class Connection:
             self.close(str(error))
 
     def _end_uploads(self) -> None:
+        self._finish_leaving()
         while self._uploads:  # telling the owner of one may bring another
             self._finish(self._uploads.popleft())
 
@@ -286,8 +288,10 @@ class Connection:
     # -- writing ----------------------------------------------------------------------------------------------------
 
     async def _write(self) -> None:
-        self._transport.hold_little(0)
+        self._transport.hold_little()
         while not self._scope.cancel_called:
+            if self._leaving and not self._transport.leaves_in():
+                self._finish_leaving()
             if self._queue:
                 data = b"".join(self._queue)
                 self._queue.clear()
@@ -299,20 +303,21 @@ class Connection:
                     await self._send_run(outgoing)
                 if outgoing.stopped or outgoing.sent == outgoing.length:
                     self._uploads.popleft()
-                    took = trio.current_time() - self._upload_began
-                    if took > 0 and outgoing.sent:
-                        self._transport.hold_little(outgoing.sent / took)
-                    self._finish(outgoing)
+                    self._transport.hold_little()
+                    self._leaving.append(outgoing)
             else:
                 self._transport.flush()
                 self._wake = trio.Event()
                 self._is_resting = True
-                await self._wake.wait()
+                with trio.move_on_after(self._transport.leaves_in() if self._leaving else math.inf):
+                    await self._wake.wait()
                 self._is_resting = False
 
+    def _finish_leaving(self) -> None:
+        while self._leaving:  # telling the owner of one may bring another
+            self._finish(self._leaving.popleft())
+
     async def _send_run(self, outgoing: Outgoing) -> None:
-        if not outgoing.sent:
-            self._upload_began = trio.current_time()
         if self._up.debt() > 0:
             with trio.move_on_after(FRAMES_WAIT_S) as waiting:
                 await self._up.ready()

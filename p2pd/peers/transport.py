@@ -8,19 +8,25 @@ it waits for the other side, and the connection judges. May know p2pd.filesend.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
 import struct
+import termios
 
 import trio
 
 from p2pd.filesend import SendError, warm
 
-TCP_INFO_BYTES_ACKED = 120  # tcpi_bytes_acked, 8 bytes, in struct tcp_info of linux/tcp.h (Linux 4.1)
+# In struct tcp_info of linux/tcp.h, 8 bytes each: tcpi_bytes_acked (Linux 4.1), tcpi_delivery_rate (Linux 4.9).
+TCP_INFO_BYTES_ACKED = 120
+TCP_INFO_DELIVERY_RATE = 160
 TURN_BYTES = 1024 * 1024  # moved without letting the others have their turn: well under a millisecond
 UNSENT_S = 0.02  # of sending that the kernel holds ahead of the wire: longer than this loop's turns
 UNSENT_LEAST = 64 * 1024  # bytes; with less an uplink idles between two turns
 UNSENT_MOST = 4 * 1024 * 1024  # bytes; the most that Linux gives a socket by itself
+LOOK_LEAST_S = 0.002  # between two looks at what is still on its way
+LOOK_MOST_S = 0.05
 CALL_BYTES = 32 * 1024  # what a call counts beside its bytes, so that small frames count too
 
 
@@ -84,28 +90,42 @@ class Transport:
 
     def acknowledged(self) -> int:
         """Bytes that have reached the other side's kernel since the connection began; 0 where that can't be told."""
+        return self._tcp_info(TCP_INFO_BYTES_ACKED)
+
+    def _tcp_info(self, offset: int) -> int:
+        """One of its 8-byte numbers; 0 where there is none."""
         try:
-            info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES_ACKED + 8)
+            info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, offset + 8)
         except OSError:
             return 0
-        if len(info) < TCP_INFO_BYTES_ACKED + 8:
-            return 0
-        return struct.unpack_from("=Q", info, TCP_INFO_BYTES_ACKED)[0]
+        return struct.unpack_from("=Q", info, offset)[0] if len(info) >= offset + 8 else 0
 
     def flush(self) -> None:
         """Nothing more to be sent for now."""
         self._cork(False)
 
-    def hold_little(self, rate: float) -> None:
-        """Let the kernel take no more ahead of the wire than this rate (bytes/s) sends in UNSENT_S.
+    def hold_little(self) -> None:
+        """Let the kernel take no more ahead of the wire than that sends in UNSENT_S.
 
         Else it swallows whole pieces on a slow line: then a place counts as free while its piece is still to be sent,
-        and a message waits behind all of it.
+        and a message waits behind all of it. How fast the wire is only the acknowledgements tell: what the kernel has
+        taken says nothing, least of all after it swallowed a piece.
         """
-        unsent = int(max(UNSENT_LEAST, min(UNSENT_MOST, rate * UNSENT_S)))
+        unsent = int(max(UNSENT_LEAST, min(UNSENT_MOST, self._tcp_info(TCP_INFO_DELIVERY_RATE) * UNSENT_S)))
         if not self._unsent or not self._unsent / 2 < unsent < self._unsent * 2:
             self._unsent = unsent
             self._set(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, unsent)
+
+    def leaves_in(self) -> float:
+        """Seconds until no more is on its way than `hold_little` lets wait, about; 0.0 if that is so now."""
+        try:
+            waiting = struct.unpack("=i", fcntl.ioctl(self._sock, termios.TIOCOUTQ, bytes(4)))[0]
+        except OSError:
+            return 0.0
+        if waiting <= self._unsent:
+            return 0.0
+        rate = self._tcp_info(TCP_INFO_DELIVERY_RATE)
+        return min(LOOK_MOST_S, max(LOOK_LEAST_S, (waiting - self._unsent) / rate)) if rate else LOOK_MOST_S
 
     def close(self) -> None:
         with contextlib.suppress(OSError):

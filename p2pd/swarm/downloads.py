@@ -20,11 +20,13 @@ from p2pd.swarm.blob import Blob, Neighbour
 from p2pd.swarm.commands import Abandon, Count, Fetch
 from p2pd.swarm.messages import Cancel, Request
 from p2pd.swarm.pieces import indices, lowest
-from p2pd.swarm.state import NEVER, Peer, State
+from p2pd.swarm.state import NEVER, Peer, State, blend
 from p2pd.swarm.uploads import FULL
 
 READING_AHEAD: Final = 16  # pieces that a client which stands still is helped with
+SLOW_AGAIN_S: Final = 3.0  # who was slow is tried again like any other after this: one bad sample is not for ever
 WEIGHT: Final = 0.3  # of the newest sample in a running mean
+TYPICAL_WEIGHT: Final = 0.1  # ... in that over all uploaders
 
 
 @dataclass(slots=True)
@@ -221,7 +223,7 @@ class Downloads:
                 self._again_at = min(self._again_at, not_before)
                 continue
             wait = peer.load + 20 * random()
-            if peer.rate < half:
+            if peer.rate < half and now - peer.asked_at < SLOW_AGAIN_S:
                 wait = (wait + 50) * half / (peer.rate or half)
             if wait < best_wait:
                 best, best_wait, best_useful = peer, wait, useful
@@ -270,6 +272,7 @@ class Downloads:
         self._soonest = min(self._soonest, now + late)
         self._bytes += length
         peer.asked += 1
+        peer.asked_at = now
         self._sources[peer.number] = None
         blob.fly(index)
         linked = blob.geometry.count == 1 or index in blob.chain.vouchers
@@ -299,11 +302,9 @@ class Downloads:
         now = self._s.now
         took = now - asked.sent
         if peer:
-            since = max(asked.sent, asked.started, peer.last_done_at)
-            if now > since:
-                sample = asked.length / (now - since)
-                peer.rate = sample if not peer.rate else (1 - WEIGHT) * peer.rate + WEIGHT * sample
-                self._typical += 0.1 * (sample - self._typical) if self._typical else sample
+            seconds = now - max(asked.sent, asked.started, peer.last_done_at)
+            peer.rate = blend(peer.rate, asked.length, seconds, WEIGHT)
+            self._typical = blend(self._typical, asked.length, seconds, TYPICAL_WEIGHT)
             peer.usual_s = took if not peer.usual_s else (1 - WEIGHT) * peer.usual_s + WEIGHT * took
             peer.last_done_at = now
             peer.silent = False

@@ -38,12 +38,24 @@ class Peer:
     load_at: float = 0.0  # when it said so
     rate: float = 0.0  # bytes/s that one of its transfers reaches; 0 while unknown
     asked: int = 0  # our requests out there
+    asked_at: float = 0.0  # when the last one went out
     usual_s: float = 0.0  # from request to piece; 0 while unknown
     not_before: float = 0.0  # refused: do not ask earlier
     last_done_at: float = 0.0
     silent: bool = False  # it let us wait in vain, and has delivered nothing since: its word counts for nothing
     # as a receiver from us
     drain: float = 0.0  # bytes/s at which it took what we sent last; 0 while unknown
+
+
+def blend(rate: float, length: int, seconds: float, weight: float) -> float:
+    """A running mean of bytes/s after `length` bytes more, which took `seconds`; 0 stands for no mean yet.
+
+    The mean is of the time that a byte takes. Of two pieces that come at once, after they were both waited for, the
+    second takes no time at all: a mean of rates would believe it, and this one counts it as it should.
+    """
+    if not rate:
+        return length / seconds if seconds > 0 else 0.0
+    return 1 / ((1 - weight) / rate + weight * seconds / length)
 
 
 @dataclass(slots=True)

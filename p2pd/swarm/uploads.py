@@ -17,7 +17,7 @@ from typing import Final
 from p2pd.swarm.blob import Blob
 from p2pd.swarm.commands import Count, StopUpload, Upload
 from p2pd.swarm.messages import Have, Refuse, Request
-from p2pd.swarm.state import NEVER, Peer, State
+from p2pd.swarm.state import NEVER, Peer, State, blend
 
 FULL: Final = 99  # hundredths of our line: from here on it is spoken for
 SLOW_FLOOR_S: Final = 0.25  # a transfer is never called slow before this
@@ -31,6 +31,7 @@ SLOW_RATIO: Final = 0.4  # of the usual rate: who takes pieces slower than that 
 DRAIN_WEIGHT: Final = 0.3  # of the newest transfer to a peer
 RATE_UP: Final = 0.5  # how fast the estimate of our own line follows a faster, a slower transfer
 RATE_DOWN: Final = 0.05
+LINE_S: Final = 0.05  # of sending, for a look at our line's rate: a piece may leave us at once, into the kernel
 
 
 @dataclass(slots=True)
@@ -66,6 +67,8 @@ class Uploads:
         self._notice_at = NEVER  # when the next ones hear of a place that is still free
         self._usual_s = 0.0  # that one transfer takes
         self._usual_drain = 0.0  # bytes/s at which one transfer usually goes out
+        self._sent = 0  # bytes, since
+        self._sent_since = 0.0  # ... when the places were last empty, or the line's rate was last looked at
         self.rate = 0.0  # bytes/s of our line, as far as one could see
 
     @property
@@ -250,16 +253,18 @@ class Uploads:
 
     def _note_rate(self, sending: Sending) -> None:
         took = self._s.now - sending.started
-        if took <= 0:
-            return
         self._usual_s += (DRAIN_WEIGHT if self._usual_s else 1.0) * (took - self._usual_s)
-        drain = sending.length / took
         peer = self._s.peers.get(sending.peer)
         if peer:
-            peer.drain = drain if not peer.drain else peer.drain + DRAIN_WEIGHT * (drain - peer.drain)
-        self._usual_drain += (DRAIN_WEIGHT if drain > self._usual_drain else RATE_DOWN) * (drain - self._usual_drain)
-        sample = drain * len(self._places)
-        self.rate += (RATE_UP if sample > self.rate else RATE_DOWN) * (sample - self.rate)
+            peer.drain = blend(peer.drain, sending.length, took, DRAIN_WEIGHT)
+        is_fast = took * self._usual_drain < sending.length
+        self._usual_drain = blend(self._usual_drain, sending.length, took, DRAIN_WEIGHT if is_fast else RATE_DOWN)
+        self._sent += sending.length
+        busy_s = self._s.now - self._sent_since
+        if busy_s >= LINE_S:
+            is_fast = busy_s * self.rate < self._sent
+            self.rate = blend(self.rate, self._sent, busy_s, RATE_UP if is_fast else RATE_DOWN)
+            self._sent, self._sent_since = 0, self._s.now
 
     def _free_place(self) -> bool:
         return self.load < FULL
@@ -288,6 +293,8 @@ class Uploads:
             self._s.send(sending.peer, Refuse(sending.rid, "absent", self.load))
             return False
         sending.started = self._s.now
+        if not self._places:
+            self._sent, self._sent_since = 0, self._s.now
         if place:
             place.current = sending
         else:

@@ -25,7 +25,7 @@ CHECK_RATE = 500e6
 
 # The first pull of a daemon, until it has the manifest: an HTTP client, a token, a connection to each neighbour.
 # Seconds of CPU of each node, on all cores; the simulated hops of the manifest itself come on top.
-FIRST_PULL_CPU_S = 0.2
+FIRST_PULL_CPU_S = 0.03
 
 # From a request to upstream to its first byte: the registry, and the front that counts before it.
 UPSTREAM_DELAY_S = 0.02
