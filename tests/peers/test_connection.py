@@ -212,6 +212,21 @@ async def test_an_upload_goes_out_in_runs_with_frames_between() -> None:
         assert it.connection.bytes_out == len(data)
 
 
+async def test_a_piece_is_sent_when_it_has_left_not_when_the_kernel_has_it() -> None:
+    size = 60_000  # the kernel takes it at once
+    on_its_way = [0.01]
+    async with talk() as it:
+        it.connection._transport.leaves_in = lambda: on_its_way[0]  # type: ignore[method-assign]
+        it.connection.upload(Outgoing(1, FileSource(bytes(size)), 0, size))
+        assert await read_piece(it.wire, size)
+        await trio.sleep(0.1)
+        it.connection.send(Cancel(9))  # frames do not wait for it
+        assert await it.wire.message() == Cancel(9)
+        assert it.handler.told == []
+        on_its_way[0] = 0.0
+        await it.handler.until("sent", 1, True)
+
+
 async def test_a_cancelled_upload_stops_at_the_next_run() -> None:
     data = blob_bytes(64 * RUN_SIZE_MAX)  # more than the kernel's buffers swallow
     source = FileSource(data)

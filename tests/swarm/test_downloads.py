@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from p2pd.swarm.blob import Neighbour
 from p2pd.swarm.commands import Abandon, Blame, Close, Count, Fetch, Keep, Prove, Send
+from p2pd.swarm.downloads import SLOW_AGAIN_S
 from p2pd.swarm.events import PullEnded, Reading
 from p2pd.swarm.messages import Cancel, Join, Refuse, Request
 from tests.swarm.fakes import contact, digest_of, vouch
@@ -368,13 +370,13 @@ def test_busy_is_asked_again_after_a_while() -> None:
     p.hear("b", Refuse(rid, "busy", 100))
     assert p.of(Abandon) == [Abandon(p.numbers["b"], rid)]
     assert p.asked() == {}
-    p.wait(0.04)
+    p.wait(0.02)
     assert p.asked() == {}
     p.wait(0.02)  # with nothing else going on
     assert only(p.asked())[::2] == ("b", 3)
 
 
-@pytest.mark.parametrize(("usual_s", "again_s"), [(0.01, 0.05), (0.2, 0.2), (3.0, 0.5)])
+@pytest.mark.parametrize(("usual_s", "again_s"), [(0.01, 0.03), (0.2, 0.2), (3.0, 0.5)])
 def test_busy_is_asked_again_after_what_a_piece_takes(usual_s: float, again_s: float) -> None:
     p = wanter("b", "c")
     p.join("c", 0)
@@ -400,7 +402,7 @@ def test_who_was_busy_and_has_news_is_asked_after_the_while() -> None:
     p.checked("c", rid)
     p.have("b", 5, load=100)
     assert p.asked() == {}
-    p.wait(0.04)
+    p.wait(0.02)
     assert p.asked() == {}
     p.wait(0.02)
     assert only(p.asked())[::2] == ("b", 5)
@@ -521,6 +523,39 @@ def test_who_is_gone_is_replaced_at_once() -> None:
     p.join("c", 3)
     p.down("b")
     assert only(p.asked())[::2] == ("c", 3)
+
+
+def test_two_pieces_that_come_at_once_count_as_two() -> None:
+    """Both were waited for: the second one says nothing of a line that takes no time at all."""
+    p = wanter("b")
+    usual(p, "b")
+    peer = p.node.state.peers[p.numbers["b"]]
+    usual_rate = peer.rate
+    for first in range(2, 8, 2):
+        p.join("b", *range(first + 2))
+        p.now += 0.2
+        for index in (first, first + 1):
+            p.checked("b", p.node.downloads.of_piece(BLOB, index)[0].rid)
+    assert usual_rate / 2 < peer.rate < usual_rate * 2
+
+
+def test_who_was_slow_is_tried_again_after_a_while() -> None:
+    """One bad sample is not for ever: who is never asked can never show that it is as fast as the others."""
+    p = wanter("b", "c")
+    state, downloads, blob = p.node.state, p.node.downloads, p.blob()
+    for name, rate, load in (("b", 1e6, 75), ("c", 1e4, 0)):
+        number = p.numbers[name]
+        peer, neighbour = state.peers[number], blob.neighbours.setdefault(number, Neighbour())
+        peer.rate, peer.load, peer.asked_at = rate, load, state.now
+        blob.neighbour_has(neighbour, 1 << 5)
+    downloads._typical = 1e6
+    found = []
+    for _ in range(2):
+        uploader = downloads._uploader(blob, 1 << 5)
+        assert uploader
+        found.append(p.names[uploader[0].number])
+        state.now += SLOW_AGAIN_S
+    assert found == ["b", "c"]
 
 
 def test_two_who_send_nothing_do_not_hold_a_piece_between_them() -> None:
