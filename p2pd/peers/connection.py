@@ -101,6 +101,7 @@ class Connection:
         self._queued = 0
         self._uploads: deque[Outgoing] = deque()
         self._leaving: deque[Outgoing] = deque()  # the kernel has all of them, and more than little is on its way
+        self._leaving_since: float | None = None
         self._expected: dict[int, Incoming] = {}
         self._abandoned: dict[int, int] = {}  # rid -> bytes that may still come of it
         self._wake = trio.Event()
@@ -305,6 +306,7 @@ class Connection:
                     self._uploads.popleft()
                     self._transport.hold_little()
                     self._leaving.append(outgoing)
+                    self._leaving_since = trio.current_time()
             else:
                 self._transport.flush()
                 self._wake = trio.Event()
@@ -314,6 +316,7 @@ class Connection:
                 self._is_resting = False
 
     def _finish_leaving(self) -> None:
+        self._leaving_since = None
         while self._leaving:  # telling the owner of one may bring another
             self._finish(self._leaving.popleft())
 
@@ -342,7 +345,8 @@ class Connection:
             if transport.receiving_since is not None and now - transport.receiving_since >= SILENCE_S:
                 raise ConnectionLost(f"silent for {SILENCE_S:g} s")
             before, acknowledged = acknowledged, transport.acknowledged()
-            is_blocked = transport.sending_since is not None and now - transport.sending_since >= WATCH_S
+            since = self._leaving_since if transport.sending_since is None else transport.sending_since
+            is_blocked = since is not None and now - since >= WATCH_S
             if is_blocked and acknowledged - before < DRAIN_MIN:
                 raise ConnectionLost(f"took less than {DRAIN_MIN // 1024} KiB in {WATCH_S:g} s")
             if now - self._spoke_at >= WATCH_S / 2 and not self._queue:

@@ -227,6 +227,16 @@ async def test_a_piece_is_sent_when_it_has_left_not_when_the_kernel_has_it() -> 
         await it.handler.until("sent", 1, True)
 
 
+async def test_who_lets_a_piece_lie_in_the_kernel_is_cut_too(autojump_clock: MockClock) -> None:
+    """Else it would keep an upload place for ever."""
+    async with talk() as it:
+        it.connection._transport.leaves_in = lambda: 0.01  # type: ignore[method-assign]
+        it.connection.upload(Outgoing(1, FileSource(bytes(60_000)), 0, 60_000))
+        with trio.fail_after(3 * WATCH_S):
+            await it.ended.wait()
+        assert it.why == "took less than 64 KiB in 5 s"
+
+
 async def test_a_cancelled_upload_stops_at_the_next_run() -> None:
     data = blob_bytes(64 * RUN_SIZE_MAX)  # more than the kernel's buffers swallow
     source = FileSource(data)
