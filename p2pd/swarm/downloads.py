@@ -4,7 +4,8 @@
 2. The uploader first: those that serve us already, with the next request there before this one is done. A few at a
    time, as many as its places serve others, so that neither end of a line stands idle; fewer while we pull from
    upstream, more while we are behind our neighbours. Then the least loaded that has something useful and room.
-3. Then the piece: the rarest of what that uploader has. A piece that a local client stands still at goes before.
+3. Then the piece: the rarest of what that uploader has. A piece that a local client stands still at goes before all of it,
+   of whatever blob it is.
 4. Late by three times its usual: the next best is asked too, the loser is cancelled, and the late one's rate halved.
 5. At the end, when all that is missing is in flight, what is expected later than twice the median is asked twice.
 
@@ -94,6 +95,9 @@ class Downloads:
         self._again_at = NEVER
         blobs = self._in_order()
         peers = self._s.peers
+        for blob in blobs:
+            if blob.reading >= 0 and blob.missing >> blob.reading & 1 and self._room():
+                self._ask_for_reader(blob)
         for number in list(self._sources):
             peer = peers.get(number)
             if peer:
@@ -110,6 +114,19 @@ class Downloads:
                 self._hedge_end(blob)
             if not self._room():
                 return
+
+    def _ask_for_reader(self, blob: Blob) -> None:
+        """A client stands still at this piece: it goes before everything, else a blob that has all of our line for
+        longer than a client waits would send the clients of all others to upstream."""
+        now, bit = self._s.now, 1 << blob.reading
+        serving = [self._s.peers[number] for number in self._sources if number in blob.neighbours]
+        able = [p for p in serving if blob.neighbours[p.number].have & bit and p.not_before <= now]
+        if able:
+            self._ask(min(able, key=lambda p: p.asked), blob, blob.reading, hedge=False)
+            return
+        found = self._uploader(blob, bit)
+        if found:
+            self._ask(found[0], blob, blob.reading, hedge=False)
 
     def _wants_source(self) -> bool:
         """Whether another uploader is worth asking beside those that we ask already."""

@@ -360,6 +360,36 @@ def test_a_client_that_stands_still_is_helped() -> None:
     assert [index for _, index in p.asked()["b"]] == [4, 5]
 
 
+def with_a_second_blob() -> tuple[Play, bytes]:
+    """Of the first of two blobs, as much is asked at "b" as it may be; a client waits for the second, which "c" has."""
+    other = bytes(range(32))
+    p = wanter("b", "c", sources=1)
+    p.join("b", *range(COUNT))
+    p.want(digest=other)
+    p.join("c", *range(COUNT), digest=other)
+    assert p.node.downloads.of_blob(BLOB)
+    assert p.node.downloads.of_blob(other) == []
+    return p, other
+
+
+def test_a_client_that_stands_still_at_another_blob_gets_its_piece_alone() -> None:
+    p, other = with_a_second_blob()
+    p.join("b", *range(COUNT), digest=other)
+    p.event(Reading(other, 7))
+    assert [(a.peer, a.index) for a in p.node.downloads.of_blob(other)] == [(p.numbers["b"], 7)]  # it serves us already
+    for asked in p.node.downloads.of_blob(BLOB):
+        p.voucher("b", "seeder", 0, COUNT)
+        p.checked("b", asked.rid)
+    assert [a.index for a in p.node.downloads.of_blob(other)] == [7]  # the line is the first one's again
+    assert p.node.downloads.of_blob(BLOB)
+
+
+def test_a_client_that_stands_still_is_helped_by_who_does_not_serve_us_yet() -> None:
+    p, other = with_a_second_blob()
+    p.event(Reading(other, 7))
+    assert (p.numbers["c"], 7) in [(a.peer, a.index) for a in p.node.downloads.of_blob(other)]
+
+
 # -- refusals ---------------------------------------------------------------------------------------------------------
 
 
