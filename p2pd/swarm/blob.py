@@ -72,7 +72,7 @@ class Blob:
     neighbours: dict[int, Neighbour] = field(default_factory=dict)
     counts: list[int] = field(default_factory=list)  # neighbours that have a piece, in binary: bit n of all pieces at n
 
-    told: int = 0  # pieces here that all neighbours were told of
+    told: list[int] = field(default_factory=list)  # pieces here that the neighbours of each turn to hear were told of
     usual_count: float = 0.0  # pieces that those who want more have, as their news say
     last_piece_at: float = 0.0
     wanted_since: float = 0.0
@@ -207,7 +207,7 @@ class Blob:
         """Pieces whose links are void are missing again; returns those that were present."""
         lost = self.present & pieces
         self.present &= ~lost
-        self.told &= ~lost
+        self.told = [told & ~lost for told in self.told]
         self.computed &= ~pieces
         self.missing |= lost
         return lost

@@ -4,7 +4,7 @@
 2. The uploader first: those that serve us already, with the next request there before this one is done. A few at a
    time, as many as its places serve others, so that neither end of a line stands idle; fewer while we pull from
    upstream, more while we are behind our neighbours. Then the least loaded that has something useful and room.
-3. Then the piece: the rarest of what that uploader has. A piece that a local client stands still at goes before all of it,
+3. Then the piece: the rarest of what that uploader has. A piece that a local client stands still at goes before,
    of whatever blob it is.
 4. Late by three times its usual: the next best is asked too, the loser is cancelled, and the late one's rate halved.
 5. At the end, when all that is missing is in flight, what is expected later than twice the median is asked twice.

@@ -557,7 +557,7 @@ class Node:
         self.trust.proved(blob)
         if blob.term:
             self.announcer.release(blob, "done")
-        blob.told = blob.left if blob.seeding else blob.present
+        self.teller.all_told(blob)
         for number in blob.neighbours:
             self.teller.join(self.state.peers[number], blob)
         self.announcer.track(blob)

@@ -268,7 +268,7 @@ class Seeder:
         for neighbour in blob.neighbours.values():
             neighbour.shown.clear()
         pieces = tuple(indices(blob.present))
-        blob.told = blob.present
+        blob.told = [blob.present] * self._s.settings.news_turns
         for number, neighbour in blob.neighbours.items():
             if neighbour.wanting:
                 for place in range(0, len(pieces), 1024):

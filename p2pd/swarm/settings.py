@@ -46,6 +46,8 @@ class Settings:
 
     # news
     news_s: float = 0.03  # between two batches; the first goes out at once. 0.06 loses 0.02 of the bound
+    news_turns: int = 3  # ... each to one in three of the neighbours, the others hear next: fewer come in vain
+    news_to_all: int = 16  # ... unless there are no more than so many
 
     # seeding
     ahead_ratio: float = 0.02  # of the blob: what a dead seeder takes with it

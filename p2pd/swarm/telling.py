@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import islice
 
 from p2pd.swarm.blob import Blob
@@ -18,12 +19,15 @@ class Teller:
         self._s = state
         self._uploads = uploads
         self._waiting: dict[bytes, None] = {}  # blobs of which there is news for the next batch
+        self._turn = 0  # of the neighbours whose numbers, divided by `news_turns`, leave this
         self._told_at = 0.0  # when the last batch went out
         self.deadline = NEVER  # when the next one is due
 
     def arrived(self, blob: Blob) -> None:
         """A piece is new here: tell now, or soon, with others."""
         self._waiting[blob.digest] = None
+        if not blob.told:
+            blob.told = [0] * self._s.settings.news_turns
         self.deadline = self._told_at + self._s.settings.news_s
         if self.deadline <= self._s.now:
             self._send()
@@ -41,10 +45,14 @@ class Teller:
 
     def join_all(self, blob: Blob) -> None:
         """Every connected node hears of the blob and of all that is here of it."""
-        blob.told = blob.left if blob.seeding else blob.present
+        self.all_told(blob)
         for peer in self._s.peers.values():
             if peer.tracker < 0:
                 self.join(peer, blob)
+
+    def all_told(self, blob: Blob) -> None:
+        """Every neighbour hears, now, of all that is shown of the blob."""
+        blob.told = [blob.left if blob.seeding else blob.present] * self._s.settings.news_turns
 
     def join(self, peer: Peer, blob: Blob) -> None:
         neighbour = blob.neighbours.get(peer.number)
@@ -69,28 +77,21 @@ class Teller:
     # -- news -------------------------------------------------------------------------------------------------------
 
     def _send(self) -> None:
-        """Tell every neighbour that still wants pieces, of all blobs at once; most lack the same: all hear the same."""
+        """Tell the neighbours whose turn it is, of all blobs at once; most lack the same: all hear the same."""
         state = self._s
         self._told_at, self.deadline = state.now, NEVER
         waiting, self._waiting = self._waiting, {}
         haves: dict[int, list[Have]] = {}
+        turns = self._next_turns()
         for digest in waiting:
             blob = state.blobs.get(digest)
             if blob is None or blob.seeding:
                 continue
-            new = blob.present & ~blob.told
-            if not new:
-                continue
-            pieces = tuple(islice(indices(new), NEWS_MAX))
-            if len(pieces) == NEWS_MAX:
-                new &= (2 << pieces[-1]) - 1
+            for turn in turns:
+                self._gather(blob, turn, haves)
+            if any(blob.present & ~told for told in blob.told):
                 self._waiting[digest] = None
-                self.deadline = state.now
-            blob.told |= new
-            have = self._have(blob, pieces)
-            for number, neighbour in blob.neighbours.items():
-                if neighbour.wanting and new & ~neighbour.ahead & (-1 if neighbour.term else ~neighbour.have):
-                    haves.setdefault(number, []).append(have)
+                self.deadline = state.now + state.settings.news_s
         messages: dict[tuple[int, ...], News] = {}  # most hear the same
         for number, several in haves.items():
             if len(several) == 1:
@@ -103,10 +104,35 @@ class Teller:
                     messages[same] = News(tuple(part))
                 state.send(number, messages[same])
 
+    def _next_turns(self) -> Collection[int]:
+        """Of many neighbours a part hears at a time: who hears of a piece at once comes for it at once, and in vain."""
+        turns = range(self._s.settings.news_turns)
+        if len(self._s.peers) <= self._s.settings.news_to_all:
+            return turns
+        self._turn = (self._turn + 1) % len(turns)
+        return (self._turn,)
+
+    def _gather(self, blob: Blob, turn: int, haves: dict[int, list[Have]]) -> None:
+        """The news of one blob for those whose turn it is."""
+        new = blob.present & ~blob.told[turn]
+        if not new:
+            return
+        pieces = tuple(islice(indices(new), NEWS_MAX))
+        if len(pieces) == NEWS_MAX:
+            new &= (2 << pieces[-1]) - 1
+        blob.told[turn] |= new
+        have = self._have(blob, pieces)
+        turns = len(blob.told)
+        for number, neighbour in blob.neighbours.items():
+            if number % turns != turn or not neighbour.wanting:
+                continue
+            if new & ~neighbour.ahead & (-1 if neighbour.term else ~neighbour.have):
+                haves.setdefault(number, []).append(have)
+
     def _tell_served(self, blob: Blob) -> None:
         """Those that are served here hear at once: who has nothing left to ask for leaves its place."""
-        new = blob.present & ~blob.told
         for number in self._uploads.served():
+            new = blob.present & ~blob.told[number % len(blob.told)]
             neighbour = blob.neighbours.get(number)
             if neighbour and neighbour.wanting:
                 more = new & ~neighbour.ahead & ~neighbour.have

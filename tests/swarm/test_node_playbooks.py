@@ -444,6 +444,50 @@ def test_who_is_served_here_hears_at_once() -> None:
     assert news(p, "d") == [(2, 3, 4, 5, 6, 7)]
 
 
+def with_neighbours(count: int) -> tuple[Play, list[str]]:
+    """A node with an uploader, "b", and so many others that want all of the blob; it had news a moment ago."""
+    names = [f"n{i}" for i in range(count - 1)]
+    p = wanter("b", *names)
+    for name in (*names, "b"):
+        p.join(name)
+    fetch(p, "b", 1)
+    p.wait(0.2)
+    p.ever.clear()
+    return p, names
+
+
+def test_many_neighbours_hear_in_turns() -> None:
+    """Those who hear of a piece at once come for it at once, and most of them in vain."""
+    p, names = with_neighbours(30)
+    fetch(p, "b", 2)
+    first = [name for name in names if news(p, name)]
+    assert 9 <= len(first) <= 11
+    fetch(p, "b", 3)
+    p.wait(0.031)
+    second = [name for name in names if news(p, name) == [(2, 3)]]
+    assert 9 <= len(second) <= 11
+    p.wait(0.06)
+    assert [name for name in names if news(p, name) not in ([(2, 3)], [(2,), (3,)])] == []
+    assert [name for name in names if news(p, name)[0] == (2,)] == first
+    p.wait(1)
+    assert max(len(news(p, name)) for name in names) == 2
+
+
+def test_few_neighbours_hear_all_at_once() -> None:
+    p, names = with_neighbours(12)
+    fetch(p, "b", 2)
+    assert [news(p, name) for name in names] == [[(2,)]] * 11
+
+
+def test_a_piece_that_is_void_counts_as_told_to_nobody() -> None:
+    p, _ = with_neighbours(30)
+    fetch(p, "b", 2)
+    p.wait(0.2)
+    blob = p.blob()
+    blob.lose(1 << 2)
+    assert [told >> 2 & 1 for told in blob.told] == [0, 0, 0]
+
+
 def test_the_news_of_several_blobs_go_in_one_message() -> None:
     other = bytes(range(32))
     p = wanter("b", "c")
@@ -453,11 +497,12 @@ def test_the_news_of_several_blobs_go_in_one_message() -> None:
             p.hear(name, Join(digest, COUNT << 17, bytes(2), True, 0, 0, 0))
     p.ever.clear()
     p.now += 1
+    p.node.teller._told_at = p.now
     states = {BLOB: p.node.blob(BLOB), other: p.node.blob(other)}
-    for digest, blob in states.items():
+    for blob in states.values():
         assert blob
         blob.arrive(3)
-        p.node.teller._waiting[digest] = None
+        p.node.teller.arrived(blob)
     p.node.teller.deadline = p.now
     p.event(Tick())
     [message] = p.told(News)["c"]
