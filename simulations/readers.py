@@ -55,11 +55,12 @@ class Readers:
         if arriving.present >> arriving.position & 1:
             self.moved(host, arriving)
         moved_at = max(arriving.since, arriving.progress_at)
-        give_up_at = moved_at + STALL_S if arriving.started else arriving.began + HEADER_WAIT_S
+        give_up_after = STALL_S if arriving.started else HEADER_WAIT_S
+        give_up_at = (moved_at if arriving.started else arriving.began) + give_up_after
         if now >= give_up_at:
             arriving.wanted = False
             self._w.records.stalled += 1
             position = arriving.position * arriving.layer.geometry.piece_size if arriving.started else 0
             self._w.pulls.bypass(host, arriving, position)
-        elif now - moved_at > STANDING_STILL_S:
+        elif now - moved_at > STANDING_STILL_S or now - arriving.since > give_up_after / 2:
             self._w.tell(host, ev.Reading(arriving.layer.digest, arriving.position))

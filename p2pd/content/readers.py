@@ -118,7 +118,7 @@ class ArrivingReader:
                 if not self._patient or now >= give_up_at + PATIENT_WAIT_S:
                     self._give_up()
                 self._arrivals.pull_alone(arrival)
-            if now - max(since, arrival.progress_at) > STANDING_STILL_S and arrival.size > 0:
+            if self._wants_help(since, now) and arrival.size > 0:
                 self._engine.post(ev.Reading(raw(arrival.digest), offset // arrival.piece_size))
             await self._changed(give_up_at)
 
@@ -139,6 +139,14 @@ class ArrivingReader:
             wait = STALL_S if self._started else self._patience.header_wait
             return max(since, self._arrival.progress_at) + wait
         return self._began + self._patience.header_wait
+
+    def _wants_help(self, since: float, now: float) -> bool:
+        """Whether the next pieces for this client should come first: nothing comes at all, or all but these do. The
+        swarm brings the rarest first, so on a slow line a large blob comes nearer for long without its beginning."""
+        if now - max(since, self._arrival.progress_at) > STANDING_STILL_S:
+            return True
+        wait = STALL_S if self._started else self._patience.header_wait
+        return self._patience.streams_early and now - since > wait / 2
 
     async def _changed(self, give_up_at: float) -> None:
         """Wait for news of the blob, or the next moment at which something may be decided."""

@@ -145,7 +145,7 @@ class Downloads:
         weight = 0.0
         for number in sources:
             rate = peers[number].rate
-            weight += min(1.0, 2 * rate / typical) if rate and typical else 1.0
+            weight += rate / typical if 2 * rate < typical and rate else 1.0
         return weight < wanted - 0.5
 
     def _is_spare(self, peer: Peer) -> bool:
@@ -321,6 +321,8 @@ class Downloads:
         if peer:
             seconds = now - max(asked.sent, asked.started, peer.last_done_at)
             peer.rate = blend(peer.rate, asked.length, seconds, WEIGHT)
+            if self._typical:
+                seconds = min(seconds, 3 * asked.length / self._typical)
             self._typical = blend(self._typical, asked.length, seconds, TYPICAL_WEIGHT)
             peer.usual_s = took if not peer.usual_s else (1 - WEIGHT) * peer.usual_s + WEIGHT * took
             peer.last_done_at = now
@@ -449,8 +451,11 @@ class Downloads:
                 continue  # given up for the one before
             peer = self._s.peers[asked.peer]
             expected = asked.length / (peer.rate or self._s.settings.rate_first)
-            waited = self._s.now - asked.sent
-            if not asked.started and max(expected, waited) > self._s.settings.endgame_factor * self._usual_s:
+            if asked.started:
+                left = abs(expected - (self._s.now - asked.started))
+            else:
+                left = max(expected, self._s.now - asked.sent)
+            if left > self._s.settings.endgame_factor * self._usual_s:
                 if not self._room():
                     return
                 self._hedge(asked)

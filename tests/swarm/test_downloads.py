@@ -313,7 +313,7 @@ def test_who_is_ahead_of_its_neighbours_asks_fewer() -> None:
 
 
 def test_beside_slow_sources_more_are_asked() -> None:
-    p = wanter(*"bcdefgh", at_one_uploader=1)
+    p = wanter(*"bcdefgh", at_one_uploader=1, sources_most=6)
     all_have(p, *"bcde", upto=8)
     typical = 1e7
     p.node.downloads._typical = typical
