@@ -104,6 +104,13 @@ def test_whatever_upstream_says_the_nodes_end_when_it_is_well_again(reason: str)
     assert result["unfinished"] == 0
 
 
+def test_layers_that_take_a_slow_line_longer_than_a_client_waits_send_nobody_to_upstream() -> None:
+    """One after another they take 40 s each, and a client is given up after 20 s without a byte."""
+    result = run(nodes=12, image=(40_000_000, 40_000_000), link=10e6, stragglers=Share(0.2, 0.1))
+    assert result["unfinished"] == result["bypassed_layers"] == result["stalled_clients"] == 0
+    assert result["upstream_copies"] == 1.0
+
+
 @pytest.mark.parametrize("which", ["up", "down"])
 def test_slow_senders_and_slow_receivers_end_and_are_timed_apart(which: str) -> None:
     result = run(nodes=20, stragglers=Share(0.2, 0.1, which))

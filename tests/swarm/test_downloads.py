@@ -621,6 +621,42 @@ def test_at_the_end_what_is_expected_late_is_asked_twice() -> None:
     assert len(hedged) == 1
 
 
+def last_one_at(rate: float) -> tuple[Play, int]:
+    """All pieces but one are here; "c", of which such a rate is known, has begun to send the last one."""
+    p = wanter("b", "c")
+    usual(p, "b")
+    p.join("c", *range(2, COUNT), wanting=False)
+    while p.blob().missing or len(p.node.downloads.of_blob(BLOB)) > 1:
+        asked = p.node.downloads.of_blob(BLOB)[0]
+        p.started("c", asked.rid)
+        p.now += 0.1
+        p.checked("c", asked.rid)
+    [last] = p.node.downloads.of_blob(BLOB)
+    p.node.state.peers[p.numbers["c"]].rate = rate
+    p.started("c", last.rid)
+    return p, last.index
+
+
+@pytest.mark.parametrize(("pieces_a_second", "asked_of"), [(0.5, {"b", "c"}), (20.0, {"c"})])
+def test_at_the_end_what_drips_in_is_asked_of_another(pieces_a_second: float, asked_of: set[str]) -> None:
+    """What is left of it at its sender's rate counts, against what a piece usually takes (0.1 s)."""
+    p, last = last_one_at(pieces_a_second * LENGTH)
+    p.join("b", 0, 1, last)
+    assert {p.names[a.peer] for a in p.node.downloads.of_piece(BLOB, last)} == asked_of
+
+
+def test_one_slow_piece_does_not_change_what_is_typical() -> None:
+    p = wanter("b", "c")
+    usual(p, "b")
+    typical = p.node.downloads._typical
+    p.join("c", 5)
+    _, rid, _ = only(p.asked())
+    p.started("c", rid)
+    p.now += 3
+    p.checked("c", rid)
+    assert p.node.downloads._typical > 0.7 * typical
+
+
 # -- claims -----------------------------------------------------------------------------------------------------------
 
 
