@@ -104,7 +104,8 @@ def show(console: Console, plan: FleetPlan, runs: Sequence[FleetRun], prediction
     if len(counted) < len(runs):
         console.print(f"{len(runs) - len(counted)} of {len(runs)} runs do not count: above {BUSY_MAX:.0%} busy.")
     missed = failures(plan, counted, prediction)
-    console.print("\n".join(f"Missed: {one}." for one in missed) or "All figures are within what is asked for.")
+    of = " of the median run" if len(counted) > 1 else ""
+    console.print("\n".join(f"Missed: {one}." for one in missed) or f"All figures{of} are within what is asked for.")
 
 
 def _rows(runs: Sequence[FleetRun], prediction: Prediction) -> list[list[str]]:

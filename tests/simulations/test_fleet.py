@@ -86,6 +86,7 @@ def test_a_busy_machine_gets_no_verdict() -> None:
 def test_measured_stands_beside_predicted() -> None:
     text = told([RUN])
     assert "All figures are within what is asked for." in text
+    assert "All figures of the median run are within what is asked for." in told([RUN, RUN])
     line = next(line for line in text.splitlines() if "p50 / bound" in line)
     assert f"{RUN.quantile(0.5) / bound(PLAN):.3f}" in line
     assert f"{12.0 / bound(PLAN):.3f}" in line
