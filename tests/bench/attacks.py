@@ -38,10 +38,8 @@ async def _again_and_again(port: int, use: Callable[[trio.SocketStream], Awaitab
         try:
             async with await trio.open_tcp_stream("127.0.0.1", port, local_address=OWN_ADDRESS) as stream:
                 await use(stream)
-        except OSError:
-            pass
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
+        except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the other side ended it, which is its right
         await trio.sleep(RECONNECT_S)
 
 
