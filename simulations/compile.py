@@ -33,7 +33,7 @@ def compile_into(directory: Path) -> None:
         f"setup(name='compiled', packages=[], ext_modules=mypycify({[*OPTIONS, *files]!r}, opt_level='3'))\n"
     )
     command = [sys.executable, "-c", setup, "-q", "build_ext", "--inplace"]
-    subprocess.run(command, cwd=directory, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, cwd=directory, check=True, stdout=sys.stderr)
     shutil.rmtree(directory / "build")
 
 

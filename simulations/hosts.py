@@ -117,12 +117,12 @@ class Host:
         "zone",
     )  # fmt: skip
 
-    def __init__(self, number: int, zone: int, up: Link, down: Link) -> None:
+    def __init__(self, number: int, zone: int, zone_name: str, up: Link, down: Link) -> None:
         self.number = number
         self.zone = zone
         self.up, self.down = up, down
         self.key = sha256(b"key %d" % number).digest()
-        self.contact = Contact(node_id(self.key), f"n{number}", f"zone{zone}", f"host{number}", 9581)
+        self.contact = Contact(node_id(self.key), f"n{number}", zone_name, f"host{number}", 9581)
         self.node: Node | None = None
         self.life = 0
         self.alive = False

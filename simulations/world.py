@@ -102,7 +102,8 @@ class World:
                 nodes = zones.count(zone)
                 up, down = (nodes * rate / s.oversubscription for rate in (s.uplink, s.downlink))
                 self.zone_lines.append((Link(up), Link(down)))
-        hosts = [Host(n, zones[n], Link(s.uplink), Link(s.downlink)) for n in range(s.nodes)]
+        names = [f"zone{zone}" if s.zones > 1 else "" for zone in zones]  # one zone is none
+        hosts = [Host(n, zones[n], names[n], Link(s.uplink), Link(s.downlink)) for n in range(s.nodes)]
         for host in hosts:
             self.wires.by_id[host.contact.node_id] = host
             start = START_S + (self.random.random() * s.arrival if s.arrival else 0.0)

@@ -186,8 +186,7 @@ class Announcer:
         )
         need = max(0, settings.neighbours_enough - len(blob.neighbours)) if blob.hungry else 0
         if need and not self._has_tracker():
-            found = list(self._members.values())
-            self._meet(blob, tuple(self._s.random.sample(found, min(need, len(found)))))
+            self._meet(blob, self._some_members(need))
         for place, target in enumerate(targets):
             message = Announce(
                 digest=blob.digest,
@@ -207,6 +206,12 @@ class Announcer:
                 need=min(24, need + 2) if need else 0,
             )
             self._tell(target, message)
+
+    def _some_members(self, need: int) -> tuple[Contact, ...]:
+        """Of those that mDNS found, so many at random; as a directory does, half of them of this node's zone."""
+        found = self._s.random.sample(list(self._members.values()), len(self._members))
+        near = [c for c in found if self._s.is_near(c)][: (need + 1) // 2]
+        return (*near, *(c for c in found if c not in near))[:need]
 
     def _nothing_moves(self, blob: Blob, told: Told) -> bool:
         """Whether the directory names a holder of whom nothing comes: it, too, may be the one who lies."""

@@ -14,6 +14,7 @@ from p2pd.swarm.chain import Chain
 from p2pd.swarm.evidence import Doubted
 from p2pd.swarm.messages import Vouch
 from p2pd.swarm.pieces import PIECES_MAX, Geometry, any_of, indices
+from p2pd.swarm.zones import Crossing
 
 FALLEN_MAX = 256  # signers of one blob whose vouchers lost; more than that many never held one lease
 HOLDERS_MAX = 16  # holders of one lease that are remembered, newest named last
@@ -38,6 +39,8 @@ class Neighbour:
     dropped_at: float = -1.0
     dropped_counts: bool = False  # among the questions
     shown: dict[int, float] = field(default_factory=dict)  # pieces this seeder showed to it alone -> when
+    near: bool = False  # in this node's zone
+    outranks: int = 0  # if so: pieces that are rather for it to fetch from other zones than for this node
 
 
 @dataclass(slots=True)
@@ -71,6 +74,8 @@ class Blob:
 
     neighbours: dict[int, Neighbour] = field(default_factory=dict)
     counts: list[int] = field(default_factory=list)  # neighbours that have a piece, in binary: bit n of all pieces at n
+
+    crossing: Crossing = field(default_factory=Crossing)  # what may be asked for in other zones
 
     told: list[int] = field(default_factory=list)  # pieces here that the neighbours of each turn to hear were told of
     usual_count: float = 0.0  # pieces that those who want more have, as their news say
@@ -220,6 +225,8 @@ class Blob:
         neighbour.have |= new
         if new:
             self._count(new)
+            if neighbour.near:
+                self.crossing.near_have |= new
         return new
 
     def neighbour_lacks(self, neighbour: Neighbour, pieces: int) -> None:
@@ -227,11 +234,32 @@ class Blob:
         gone = pieces & neighbour.have
         neighbour.have &= ~gone
         self._discount(gone)
+        if gone and neighbour.near:
+            self._gather_near()
 
     def remove_neighbour(self, peer: int) -> None:
         neighbour = self.neighbours.pop(peer, None)
         if neighbour:
             self.neighbour_lacks(neighbour, neighbour.have)
+            if neighbour.near:
+                self.near_changed()
+
+    def near_changed(self) -> None:
+        """A neighbour of this node's zone came, left, or wants pieces now, or no more."""
+        near = [n for n in self.neighbours.values() if n.near]
+        self.crossing.members_changed([n.outranks for n in near if n.wanting], len(near))
+
+    def _gather_near(self) -> None:
+        have = 0
+        for neighbour in self.neighbours.values():
+            if neighbour.near:
+                have |= neighbour.have
+        self.crossing.near_have = have
+
+    def useful(self, neighbour: Neighbour, pieces: int) -> int:
+        """What of `pieces` this neighbour is to be asked for: all that it has, unless it is in another zone."""
+        useful = neighbour.have & pieces
+        return useful if neighbour.near or not useful else useful & self.crossing.open
 
     def available(self, but: Container[int] = ()) -> int:
         """What the neighbours have between them, leaving out those in `but`."""

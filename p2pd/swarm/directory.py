@@ -68,8 +68,33 @@ class Member:
     failed_until: float = -1.0
     failure: str = ""
     told_until: float = -1.0  # the `failed_until` of which it was told that everybody has failed
-    place: int = 0  # in the blob's `order`
+    zone: str = ""
     handed_out: int = 0  # times that others were told of it
+
+
+class Roster:
+    """Members in a list to choose from at random. Adding and removing cost the same whatever its length."""
+
+    def __init__(self) -> None:
+        self._order: list[bytes] = []
+        self._place: dict[bytes, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def add(self, node: bytes) -> None:
+        self._place[node] = len(self._order)
+        self._order.append(node)
+
+    def remove(self, node: bytes) -> None:
+        place, last = self._place.pop(node), self._order.pop()
+        if last != node:
+            self._order[place] = last
+            self._place[last] = place
+
+    def sample(self, most: int, random: Random) -> list[bytes]:
+        """So many of them, or all, none twice."""
+        return random.sample(self._order, min(len(self._order), most))
 
 
 @dataclass(slots=True)
@@ -109,7 +134,8 @@ class Blob:
     digest: bytes
     born: float  # when somebody first announced it
     members: dict[bytes, Member] = field(default_factory=dict)
-    order: list[bytes] = field(default_factory=list)  # the members, for choosing at random
+    roster: Roster = field(default_factory=Roster)  # of the members, for choosing at random
+    zones: dict[str, Roster] = field(default_factory=dict)  # ... and of those of each zone
     lease: Lease | None = None
     term: int = 0  # the highest ever seen
     heard: int = 0  # the highest that members heard of, maybe from another directory; their word alone
@@ -438,17 +464,21 @@ class Directory:
         if node not in blob.members:
             if len(blob.members) >= MEMBERS_MAX or len(self._blobs_of[node]) >= BLOBS_PER_NODE:
                 return None if blob.members else self._blobs.pop(digest) and None
-            blob.members[node] = Member(place=len(blob.order))
-            blob.order.append(node)
+            zone = self._nodes[node].zone
+            blob.members[node] = Member(zone=zone)
+            blob.roster.add(node)
+            if zone:
+                blob.zones.setdefault(zone, Roster()).add(node)
             self._blobs_of[node][digest] = None
         return blob
 
     def _remove(self, blob: Blob, node: bytes, now: float) -> Outgoing:
-        place = blob.members.pop(node).place
-        last = blob.order.pop()
-        if last != node:
-            blob.order[place] = last
-            blob.members[last].place = place
+        zone = blob.members.pop(node).zone
+        blob.roster.remove(node)
+        if zone:
+            blob.zones[zone].remove(node)
+            if not blob.zones[zone]:
+                del blob.zones[zone]
         self._blobs_of.get(node, {}).pop(blob.digest, None)
         out: Outgoing = []
         if blob.lease and blob.lease.holder == node:
@@ -481,17 +511,28 @@ class Directory:
         )
 
     def _choose(self, blob: Blob, asker: bytes, need: int) -> Iterator[Contact]:
-        """Neighbours at random, without favour: preferring the near ones would hurt the mixing."""
+        """Neighbours at random, half of them of the asker's zone if there are so many: what one of them fetches from
+        elsewhere the others take from it (p2pd.swarm.zones). More than that would hurt the mixing."""
         if need <= 0:
             return
-        chosen = blob.order
-        if len(chosen) > need + 1:
-            # Those who came first would be told to everybody: of twice as many, take who was told to the fewest.
-            chosen = self._random.sample(chosen, min(len(chosen), 2 * need + 1))
-            chosen.sort(key=lambda node: blob.members[node].handed_out)
+        near = blob.zones.get(blob.members[asker].zone) if asker in blob.members else None
+        chosen = dict.fromkeys(self._pick(blob, near, asker, (need + 1) // 2) if near else ())
+        for node in self._pick(blob, blob.roster, asker, need):
+            if len(chosen) < need:
+                chosen[node] = None
         for node in chosen:
-            contact = self._nodes.get(node)
-            if node != asker and contact is not None and contact.port and need > 0:
-                need -= 1
-                blob.members[node].handed_out += 1
-                yield contact
+            blob.members[node].handed_out += 1
+            yield self._nodes[node]
+
+    def _pick(self, blob: Blob, roster: Roster, asker: bytes, need: int) -> list[bytes]:
+        """So many at random that can be called. Those who came first would be told to everybody: of twice as many,
+        take who was told to the fewest."""
+        found = [n for n in roster.sample(2 * need + 1, self._random) if n != asker and self._can_be_called(n)]
+        at_random = min(len(found), need) // 2
+        rest = found[at_random:]
+        rest.sort(key=lambda node: blob.members[node].handed_out)
+        return (found[:at_random] + rest)[:need]
+
+    def _can_be_called(self, node: bytes) -> bool:
+        contact = self._nodes.get(node)
+        return contact is not None and bool(contact.port)

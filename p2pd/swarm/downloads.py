@@ -26,6 +26,8 @@ from p2pd.swarm.uploads import FULL
 
 READING_AHEAD: Final = 16  # pieces that a client which stands still is helped with
 SLOW_AGAIN_S: Final = 3.0  # who was slow is tried again like any other after this: one bad sample is not for ever
+LINES_MAX: Final = 256  # other zones that are told apart
+BUSY: Final = 0.7  # of what transfers from other zones usually reach
 WEIGHT: Final = 0.3  # of the newest sample in a running mean
 TYPICAL_WEIGHT: Final = 0.1  # ... in that over all uploaders
 
@@ -47,6 +49,14 @@ class Asked:
     late: bool = False
 
 
+@dataclass(slots=True)
+class Line:
+    """Another zone's line, as far as our transfers show it."""
+
+    rate: float = 0.0  # bytes/s that one of them reaches
+    asked_at: float = 0.0
+
+
 class Downloads:
     """All requests that this node has out."""
 
@@ -60,6 +70,9 @@ class Downloads:
         self._behind_by = 0
         self._typical = 0.0  # bytes/s that a transfer usually reaches
         self._usual_s = 0.0
+        self._usual_across_s = 0.0  # from request to piece, from other zones
+        self._across_rate = 0.0  # bytes/s that a transfer from other zones usually reaches
+        self._lines: dict[str, Line] = {}  # of the other zones
         self._again_at = NEVER  # when the first of those that were busy may be asked again
         self._look = False  # something changed that may let us ask: `fill` has to look at everything
         self._soonest = NEVER  # no request is late or given up before this
@@ -96,6 +109,8 @@ class Downloads:
         blobs = self._in_order()
         peers = self._s.peers
         for blob in blobs:
+            if blob.crossing.near and blob.missing:
+                self._look_across(blob)
             if blob.reading >= 0 and blob.missing >> blob.reading & 1 and self._room():
                 self._ask_for_reader(blob)
         for number in list(self._sources):
@@ -106,7 +121,9 @@ class Downloads:
             while blob.missing and self._room() and self._wants_source():
                 found = self._uploader(blob, blob.missing)
                 if found is None:
+                    blob.crossing.short_since = min(blob.crossing.short_since, self._s.now)
                     break
+                blob.crossing.short_since = NEVER
                 peer, useful = found
                 self._ask(peer, blob, self._choose(blob, useful), hedge=False)
                 self._ask_source(peer, blobs)
@@ -114,6 +131,19 @@ class Downloads:
                 self._hedge_end(blob)
             if not self._room():
                 return
+
+    def _look_across(self, blob: Blob) -> None:
+        """See what does not enter this node's zone, although it should."""
+        crossing, now = blob.crossing, self._s.now
+        if crossing.look_at <= now:
+            elsewhere = 0
+            for neighbour in blob.neighbours.values():
+                if not neighbour.near:
+                    elsewhere |= neighbour.have
+            usual_s = max(self._usual_s, self._usual_across_s)
+            pause = max(self._s.settings.across_late_s, self._s.settings.late_factor * usual_s)
+            crossing.look(elsewhere & blob.missing, now, pause)
+        self._again_at = min(self._again_at, crossing.look_at)
 
     def _ask_for_reader(self, blob: Blob) -> None:
         """A client stands still at this piece: it goes before everything, else a blob that has all of our line for
@@ -124,7 +154,7 @@ class Downloads:
         if able:
             self._ask(min(able, key=lambda p: p.asked), blob, blob.reading, hedge=False)
             return
-        found = self._uploader(blob, bit)
+        found = self._uploader(blob, bit, anywhere=not blob.crossing.near_have & bit)
         if found:
             self._ask(found[0], blob, blob.reading, hedge=False)
 
@@ -177,7 +207,7 @@ class Downloads:
             return
         for blob in blobs:
             neighbour = blob.neighbours.get(peer.number)
-            while neighbour and (useful := neighbour.have & blob.missing) and self._room():
+            while neighbour and (useful := blob.useful(neighbour, blob.missing)) and self._room():
                 if peer.asked >= self._depth(peer, blob):
                     return
                 self._ask(peer, blob, self._choose(blob, useful), hedge=False)
@@ -190,7 +220,7 @@ class Downloads:
 
     def offered(self, peer: Peer, blob: Blob, neighbour: Neighbour) -> None:
         """One neighbour has news. While there is room, all others have been looked at: only it counts."""
-        while (useful := neighbour.have & blob.missing) and self._room():
+        while (useful := blob.useful(neighbour, blob.missing)) and self._room():
             if not peer.asked:
                 if not self._wants_source():
                     return
@@ -224,12 +254,15 @@ class Downloads:
         settings = self._s.settings
         return len(self._asked) < settings.requests_most and self._bytes < settings.window_most_bytes
 
-    def _uploader(self, blob: Blob, pieces: int, other_than: int = -1) -> tuple[Peer, int] | None:
+    def _uploader(
+        self, blob: Blob, pieces: int, other_than: int = -1, anywhere: bool = False
+    ) -> tuple[Peer, int] | None:
+        """The best to ask for some of `pieces`, and what of them. `anywhere`: in other zones as well."""
         best, best_wait, best_useful = None, NEVER, 0
         now, random = self._s.now, self._s.random.random
         peers, half = self._s.peers, self._typical / 2
         for number, neighbour in blob.neighbours.items():
-            useful = neighbour.have & pieces
+            useful = neighbour.have & pieces if anywhere else blob.useful(neighbour, pieces)
             if not useful:
                 continue
             peer = peers[number]
@@ -242,6 +275,8 @@ class Downloads:
             wait = peer.load + 20 * random()
             if peer.rate < half and now - peer.asked_at < SLOW_AGAIN_S:
                 wait = (wait + 50) * half / (peer.rate or half)
+            if not neighbour.near and self._lines and self._is_busy_line(peer.contact.zone):
+                wait += 50
             if wait < best_wait:
                 best, best_wait, best_useful = peer, wait, useful
         return (best, best_useful) if best else None
@@ -291,6 +326,8 @@ class Downloads:
         peer.asked += 1
         peer.asked_at = now
         self._sources[peer.number] = None
+        if self._lines and peer.contact.zone in self._lines:
+            self._lines[peer.contact.zone].asked_at = now
         blob.fly(index)
         linked = blob.geometry.count == 1 or index in blob.chain.vouchers
         self._s.out.append(Fetch(peer.number, rid, blob.digest, index))
@@ -302,6 +339,8 @@ class Downloads:
         """Seconds after which a request counts as late."""
         settings = self._s.settings
         usual = max(self._usual_s, peer.usual_s if peer else 0.0)
+        if peer and not self._s.is_near(peer.contact):
+            usual = max(usual, self._usual_across_s)
         if usual:
             return max(settings.late_least_s, settings.late_factor * usual)
         return max(settings.late_first_s, length / settings.slowest_rate)
@@ -327,12 +366,29 @@ class Downloads:
             peer.usual_s = took if not peer.usual_s else (1 - WEIGHT) * peer.usual_s + WEIGHT * took
             peer.last_done_at = now
             peer.silent = False
+            if self._s.me.zone and not self._s.is_near(peer.contact):
+                self._came_across(peer.contact.zone, asked.length, took)
         self._usual_s = took if not self._usual_s else (1 - WEIGHT) * self._usual_s + WEIGHT * took
         self._forget(asked)
         for other in self.of_piece(asked.digest, asked.index):
             if other.started:
                 self._s.out.append(Count("duplicate", other.length))
             self.cancel(other)
+
+    def _came_across(self, zone: str, length: int, took: float) -> None:
+        """A piece came from another zone; `took` is from request to piece, for its line's queue counts as well."""
+        self._usual_across_s = (1 - WEIGHT) * (self._usual_across_s or took) + WEIGHT * took
+        self._across_rate = blend(self._across_rate, length, took, TYPICAL_WEIGHT)
+        line = self._lines.get(zone)
+        if line is None and len(self._lines) < LINES_MAX:
+            line = self._lines[zone] = Line()
+        if line:
+            line.rate = blend(line.rate, length, took, WEIGHT)
+
+    def _is_busy_line(self, zone: str) -> bool:
+        """Whether transfers from that zone were slow of late, beside those from the others."""
+        line = self._lines.get(zone)
+        return line is not None and line.rate < BUSY * self._across_rate and self._s.now - line.asked_at < SLOW_AGAIN_S
 
     def drop(self, asked: Asked) -> None:
         """A request ended without its piece: refused, failed, or its peer is gone."""
@@ -417,7 +473,8 @@ class Downloads:
                     self._in_vain(other)
             if blob.copies.get(asked.index, 0) != 1:
                 return False
-        found = self._uploader(blob, 1 << asked.index, other_than=asked.peer)
+        bit = 1 << asked.index
+        found = self._uploader(blob, bit, asked.peer) or self._uploader(blob, bit, asked.peer, anywhere=True)
         if found is None and not asked.started and self._delivered_nothing(asked):
             self._in_vain(asked)
             return False

@@ -50,6 +50,7 @@ from p2pd.swarm.telling import Teller
 from p2pd.swarm.trust import Trust
 from p2pd.swarm.uploads import Uploads
 from p2pd.swarm.voucher import Sign, Verify
+from p2pd.swarm.zones import outranks
 
 # After these nothing new can be asked for, but for what their handlers say themselves. They are most of what happens.
 _CHANGES_NO_CHOICE = frozenset(
@@ -417,11 +418,18 @@ class Node:
         new = m.digest not in peer.blobs
         neighbour = blob.neighbours.setdefault(peer.number, Neighbour())
         peer.blobs[m.digest] = None
+        if new and self.state.is_near(peer.contact):
+            neighbour.near = True
+            me, other = self.state.me.node_id, peer.contact.node_id
+            neighbour.outranks = outranks(blob.digest, other, me, blob.geometry.count)
         useful = self.trust.has_told(peer, neighbour, pieces)
         blob.neighbour_lacks(neighbour, neighbour.have & ~useful)
         blob.neighbour_has(neighbour, useful)
         wants_now = m.wanting and not neighbour.wanting  # so far it was told of nothing new
+        near_changes = neighbour.near and (new or m.wanting != neighbour.wanting)
         neighbour.wanting, neighbour.term = m.wanting, m.term
+        if near_changes:
+            blob.near_changed()
         peer.load, peer.load_at = m.load, self.state.now
         peer.rate = peer.rate or float(m.rate)
         if (new or wants_now) and (blob.present or blob.hungry) and not blob.computing:
@@ -482,6 +490,8 @@ class Node:
             self.seeder.neighbours_changed(blob)
         if neighbour.wanting and neighbour.have.bit_count() == geometry.count:
             neighbour.wanting = False
+            if neighbour.near:
+                blob.near_changed()
             self.seeder.neighbours_changed(blob)
 
     # -- sending ----------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ to 2 % of it, unless the others are so slow that the seeder's own client would g
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from p2pd.swarm.blob import Blob, Neighbour
@@ -43,6 +43,7 @@ class Seeding:
     first_at: float = 0.0
     pulled: int = 0
     tick_at: float = 0.0
+    shown_in: dict[str, int] = field(default_factory=dict)  # zone -> pieces that its nodes were shown
 
 
 class Seeder:
@@ -205,16 +206,24 @@ class Seeder:
             able = [(number, n) for number, n in wanting if len(n.shown) < bound and unclaimed & ~n.have]
             if not able:
                 break
-            number, neighbour = min(able, key=self._claimant)
+            number, neighbour = min(able, key=lambda one: self._claimant(one, seeding))
             index = lowest(unclaimed & ~neighbour.have)
             neighbour.shown[index] = self._s.now
+            zone = self._zone(number)
+            if zone:
+                seeding.shown_in[zone] = seeding.shown_in.get(zone, 0) + 1
             unclaimed &= ~(1 << index)
             self._s.send(number, Have(blob.digest, (index,), 0, 0, int(self._uploads.rate), seeding.term))
 
-    def _claimant(self, able: tuple[int, Neighbour]) -> tuple[bool, int, float]:
-        """Who is shown a piece first: not who takes pieces slowly, for a claim is gone for all others meanwhile."""
+    def _claimant(self, able: tuple[int, Neighbour], seeding: Seeding) -> tuple[bool, bool, int, int, float]:
+        """Who is shown a piece first: not who takes pieces slowly, for a claim is gone for all others meanwhile; and
+        who is in another zone, each zone in its turn: the others fetch it from there, over that zone's line."""
         number, neighbour = able
-        return self._uploads.is_slow(number), len(neighbour.shown), self._s.random.random()
+        is_slow, in_zone = self._uploads.is_slow(number), seeding.shown_in.get(self._zone(number), 0)
+        return is_slow, neighbour.near, in_zone, len(neighbour.shown), self._s.random.random()
+
+    def _zone(self, number: int) -> str:
+        return self._s.peers[number].contact.zone
 
     def may_send(self, blob: Blob, peer: int, index: int) -> bool:
         """Whether a request fits the claims: another neighbour's piece is gone."""

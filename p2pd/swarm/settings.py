@@ -36,6 +36,7 @@ class Settings:
     avoid_s: float = 60.0  # a peer that was caught
     refused_wait_s: float = 0.5  # a busy uploader is asked again after this, or at its next news
     refused_least_s: float = 0.03  # ... but not sooner than this; 0.05 loses 0.01 of the bound
+    across_late_s: float = 0.5  # at least: what does not enter the zone in this time is the next node's to fetch
     stuck_rate: float = 1e6  # bytes/s: on slower lines a piece may take longer than `stuck_s`
     stuck_s: float = 3.0  # wanted, and no piece for so long
 

@@ -20,6 +20,7 @@ from p2pd.swarm.voucher import Sign, Verify, make_voucher
 NEVER: Final = float("inf")
 PROVED_TERM: Final = 1 << 40  # of a voucher for what its signer proved: above every lease's term, so never retracted
 AVOIDED_MAX: Final = 4096
+RATE_MAX: Final = 1e12  # bytes/s that are believed: small pieces may seem to take no time at all, again and again
 MET_MAX: Final = 4096  # nodes whose names are remembered, for when one of their signatures turns out false
 
 
@@ -54,8 +55,8 @@ def blend(rate: float, length: int, seconds: float, weight: float) -> float:
     second takes no time at all: a mean of rates would believe it, and this one counts it as it should.
     """
     if not rate:
-        return length / seconds if seconds > 0 else 0.0
-    return 1 / ((1 - weight) / rate + weight * seconds / length)
+        return min(RATE_MAX, length / seconds) if seconds > 0 else 0.0
+    return min(RATE_MAX, 1 / ((1 - weight) / rate + weight * seconds / length))
 
 
 @dataclass(slots=True)
@@ -99,6 +100,10 @@ class State:
         self.met.move_to_end(contact.node_id)
         if len(self.met) > MET_MAX:
             self.met.popitem(last=False)
+
+    def is_near(self, contact: Contact) -> bool:
+        """Whether a node is in this node's zone."""
+        return bool(self.me.zone) and contact.zone == self.me.zone
 
     def is_avoided(self, node_id: bytes) -> bool:
         until = self.avoided.get(node_id)

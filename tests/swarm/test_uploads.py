@@ -7,7 +7,7 @@ import pytest
 from p2pd.swarm.commands import Count, Send, StopUpload, Upload
 from p2pd.swarm.events import Stored
 from p2pd.swarm.messages import Cancel, GetLinks, Have, Refuse, Request, Vouch
-from p2pd.swarm.state import PROVED_TERM
+from p2pd.swarm.state import PROVED_TERM, RATE_MAX, blend
 from p2pd.swarm.uploads import TURN_PIECES
 from p2pd.swarm.voucher import voucher_holds
 from tests.swarm.fakes import digest_of, key, verify
@@ -507,3 +507,11 @@ def test_a_peer_leaves_its_place_to_one_that_was_refused_after_a_turn() -> None:
         p.uploaded("greedy", rid - 1)
     assert p.refused("greedy") == [(TURN_PIECES, "busy")]
     assert [m.pieces for m in p.sent("b", Have)] == [()]  # there is room
+
+
+def test_a_rate_stays_finite_however_many_pieces_take_no_time() -> None:
+    rate = blend(0.0, 131072, 1e-9, 0.05)
+    for _ in range(20_000):
+        rate = blend(rate, 131072, 0.0, 0.05)
+    assert rate == RATE_MAX
+    assert blend(rate, 131072, 1.0, 0.05) < 1e7
