@@ -123,7 +123,6 @@ class Downloads:
                 if found is None:
                     blob.crossing.short_since = min(blob.crossing.short_since, self._s.now)
                     break
-                blob.crossing.short_since = NEVER
                 peer, useful = found
                 self._ask(peer, blob, self._choose(blob, useful), hedge=False)
                 self._ask_source(peer, blobs)
@@ -142,7 +141,7 @@ class Downloads:
                     elsewhere |= neighbour.have
             usual_s = max(self._usual_s, self._usual_across_s)
             pause = max(self._s.settings.across_late_s, self._s.settings.late_factor * usual_s)
-            crossing.look(elsewhere & blob.missing, now, pause)
+            crossing.look(elsewhere & (blob.missing | blob.flying), now, pause)
         self._again_at = min(self._again_at, crossing.look_at)
 
     def _ask_for_reader(self, blob: Blob) -> None:
@@ -369,6 +368,9 @@ class Downloads:
             if self._s.me.zone and not self._s.is_near(peer.contact):
                 self._came_across(peer.contact.zone, asked.length, took)
         self._usual_s = took if not self._usual_s else (1 - WEIGHT) * self._usual_s + WEIGHT * took
+        blob = self._s.blobs.get(asked.digest)
+        if blob:
+            blob.crossing.short_since = NEVER
         self._forget(asked)
         for other in self.of_piece(asked.digest, asked.index):
             if other.started:
@@ -381,7 +383,7 @@ class Downloads:
         self._across_rate = blend(self._across_rate, length, took, TYPICAL_WEIGHT)
         line = self._lines.get(zone)
         if line is None and len(self._lines) < LINES_MAX:
-            line = self._lines[zone] = Line()
+            line = self._lines[zone] = Line(asked_at=self._s.now)
         if line:
             line.rate = blend(line.rate, length, took, WEIGHT)
 

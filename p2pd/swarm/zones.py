@@ -55,7 +55,7 @@ class Crossing:
     ranks: list[int] = field(default_factory=list)  # near nodes that rank above this one, in binary: bit n of all at n
     waited: list[int] = field(default_factory=list)  # wanted, and elsewhere, for at least so many pauses
     look_at: float = NEVER
-    short_since: float = NEVER  # since when there was room to ask for more, and nothing to ask for
+    short_since: float = NEVER  # since when nobody was found to ask for more, and no piece came
 
     @property
     def open(self) -> int:
@@ -71,10 +71,10 @@ class Crossing:
                 self.ranks[place], pieces = bits ^ pieces, bits & pieces
             if pieces:
                 self.ranks.append(pieces)
-        if near:
-            self.look_at = min(self.look_at, 0.0) if self.look_at == NEVER else self.look_at
-        else:
+        if not near:
             self.look_at, self.waited, self.lifted = NEVER, [], 0
+        elif self.look_at == NEVER:
+            self.look_at = 0.0
         self._allow()
 
     def look(self, elsewhere: int, now: float, pause: float) -> None:

@@ -164,9 +164,29 @@ def test_bytes_between_zones_are_counted() -> None:
     assert 1.0 <= many["cross_zone_copies"] <= 2.1  # two nodes a zone
 
 
-def test_an_oversubscribed_core_slows_blind_spreading() -> None:
+def test_a_zone_whose_line_is_narrower_than_a_node_s_slows_it() -> None:
     narrow, wide = run(zones=5, oversubscription=8.0), run(zones=5)
     assert narrow["slowest_s"] > 1.2 * wide["slowest_s"]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_piece_enters_a_zone_about_once(seed: int) -> None:
+    """Blindly it enters a zone of ten nine times, and the rollout takes 3 times the bound and more."""
+    racks = {"nodes": 40, "image": (50_000_000,), "zones": 4, "oversubscription": 4.0, "seed": seed}
+    result = run(**racks)
+    assert result["unfinished"] == 0
+    assert result["cross_zone_copies"] < 1.5
+    assert result["slowest_over_bound"] < 1.7
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_slow_and_dying_members_of_a_zone_hold_its_others_up_only_a_little(seed: int) -> None:
+    racks = {"nodes": 40, "image": (50_000_000,), "zones": 4, "oversubscription": 2.0, "seed": seed}
+    result = run(**racks, stragglers=Share(0.1, 0.1), deaths=0.1)
+    assert result["unfinished"] == 0
+    assert result["upstream_copies"] <= 1.05
+    assert result["cross_zone_copies"] < 3.0
+    assert result["slowest_over_bound"] < 2.2
 
 
 def test_slow_start_can_only_cost() -> None:

@@ -657,6 +657,46 @@ def test_neighbours_are_handed_out() -> None:
     assert o.announce("n0", need=0).peers == ()
 
 
+def test_half_of_them_are_of_the_asker_s_zone() -> None:
+    racks = [f"n{i}@rack{i % 3}" for i in range(90)]
+    o = Office(*racks, "alone@cellar", "nowhere")
+    for name in (*racks, "alone@cellar", "nowhere"):
+        o.announce(name)
+    for asker, near in (("n0@rack0", 10), ("n1@rack1", 10)):
+        zone = asker.partition("@")[2]
+        for _ in range(10):
+            peers = [peer.name for peer in o.announce(asker, need=20).peers]
+            assert len(set(peers)) == 20
+            assert near <= sum(name.endswith(zone) for name in peers) <= near + 9
+    for asker in ("alone@cellar", "nowhere"):
+        assert len({peer.zone for peer in o.announce(asker, need=20).peers}) >= 3
+
+
+def test_a_zone_of_few_is_handed_out_whole_and_without_who_left() -> None:
+    few = ["a@small", "b@small", "c@small", "d@small"]
+    many = [f"n{i}@big" for i in range(60)]
+    o = Office(*few, *many)
+    for name in (*few, *many):
+        o.announce(name)
+    o.withdraw("c@small")
+    o.disconnect("d@small")
+    peers = {peer.name for peer in o.announce("a@small", need=10).peers}
+    assert "b@small" in peers
+    assert not peers & {"c@small", "d@small"}
+    o.withdraw("b@small")
+    assert not {p.name for p in o.announce("a@small", need=24).peers} & set(few)
+
+
+def test_neighbours_are_not_those_that_came_at_the_same_time() -> None:
+    names = [f"n{i}" for i in range(300)]
+    o = Office(*names)
+    early = 0
+    for name in names:
+        peers = o.announce(name, need=24).peers
+        early += sum(int(peer.name[1:]) < 150 for peer in peers) if name == "n299" else 0
+    assert early >= 6  # of 24; by who was told to the fewest alone 0 to 3
+
+
 def test_a_node_that_cannot_be_reached_is_not_handed_out() -> None:
     o = Office("a", "b")
     o.directory.connected(contact("b").__class__(contact("b").node_id, "b", "", "", 0))
