@@ -8,6 +8,7 @@
    of whatever blob it is.
 4. Late by three times its usual: the next best is asked too, the loser is cancelled, and the late one's rate halved.
 5. At the end, when all that is missing is in flight, what is expected later than twice the median is asked twice.
+6. In other zones only what is this node's to fetch into its own one (p2pd.swarm.zones), but for hedges.
 
 Pairing comes before choosing: what was tried, with figures, stands in docs/simulator.md.
 """
