@@ -39,7 +39,7 @@ class Neighbour:
     dropped_at: float = -1.0
     dropped_counts: bool = False  # among the questions
     shown: dict[int, float] = field(default_factory=dict)  # pieces this seeder showed to it alone -> when
-    near: bool = False  # in this node's zone
+    near: bool = False  # in this node's zone, and does not let us wait
     outranks: int = 0  # if so: pieces that are rather for it to fetch from other zones than for this node
 
 
@@ -245,8 +245,9 @@ class Blob:
                 self.near_changed()
 
     def near_changed(self) -> None:
-        """A neighbour of this node's zone came, left, or wants pieces now, or no more."""
+        """A neighbour of this node's zone came, left, or wants pieces now, or no more, or its word counts no more."""
         near = [n for n in self.neighbours.values() if n.near]
+        self._gather_near()
         self.crossing.members_changed([n.outranks for n in near if n.wanting], len(near))
 
     def _gather_near(self) -> None:

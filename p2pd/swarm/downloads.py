@@ -366,6 +366,8 @@ class Downloads:
             peer.usual_s = took if not peer.usual_s else (1 - WEIGHT) * peer.usual_s + WEIGHT * took
             peer.last_done_at = now
             peer.silent = False
+            if peer.lets_wait:
+                self._set_waiting(peer, False)
             if self._s.me.zone and not self._s.is_near(peer.contact):
                 self._came_across(peer.contact.zone, asked.length, took)
         self._usual_s = took if not self._usual_s else (1 - WEIGHT) * self._usual_s + WEIGHT * took
@@ -457,6 +459,9 @@ class Downloads:
                 if not asked.late:
                     asked.late = True
                     self._slower(asked)
+                    late = self._s.peers.get(asked.peer)
+                    if late and not late.lets_wait and self._delivered_nothing(asked):
+                        self._set_waiting(late, True)
                 self._hedge(asked)
         self._soonest = NEVER
         for asked in self._asked.values():
@@ -500,6 +505,16 @@ class Downloads:
             peer.silent = True
             peer.not_before = self._s.now + self._s.settings.silent_wait_s
         self.cancel(asked)
+
+    def _set_waiting(self, peer: Peer, lets_wait: bool) -> None:
+        """While a near peer lets us wait for what it has, that is not in our zone, nor does it bring anything in."""
+        peer.lets_wait = lets_wait
+        if self._s.is_near(peer.contact):
+            for digest in peer.blobs:
+                blob = self._s.blobs.get(digest)
+                if blob and peer.number in blob.neighbours:
+                    blob.neighbours[peer.number].near = not lets_wait
+                    blob.near_changed()
 
     def _hedge_end(self, blob: Blob) -> None:
         """All that is missing is in flight: do not let the last pieces wait for the slowest uploader."""

@@ -419,7 +419,7 @@ class Node:
         neighbour = blob.neighbours.setdefault(peer.number, Neighbour())
         peer.blobs[m.digest] = None
         if new and self.state.is_near(peer.contact):
-            neighbour.near = True
+            neighbour.near = not peer.lets_wait
             me, other = self.state.me.node_id, peer.contact.node_id
             neighbour.outranks = outranks(blob.digest, other, me, blob.geometry.count)
         useful = self.trust.has_told(peer, neighbour, pieces)

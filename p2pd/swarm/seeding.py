@@ -23,6 +23,7 @@ from p2pd.swarm.uploads import Uploads
 REPLAN_S: Final = 0.5  # how often a holder with nothing to pull looks whether something is missing after all
 CLAIM_PIECE_TIMES: Final = 2
 SLOWED: Final = 1.1  # times upstream's best time for a piece: then something else takes its share of our line
+ZONES_MAX: Final = 256  # that are told apart
 UPSTREAM_WEIGHT: Final = 0.2  # of the newest piece in the estimate of upstream's rate
 
 
@@ -211,6 +212,8 @@ class Seeder:
             neighbour.shown[index] = self._s.now
             zone = self._zone(number)
             if zone:
+                if len(seeding.shown_in) >= ZONES_MAX:
+                    seeding.shown_in.clear()  # the turns begin anew
                 seeding.shown_in[zone] = seeding.shown_in.get(zone, 0) + 1
             unclaimed &= ~(1 << index)
             self._s.send(number, Have(blob.digest, (index,), 0, 0, int(self._uploads.rate), seeding.term))

@@ -44,6 +44,7 @@ class Peer:
     not_before: float = 0.0  # refused: do not ask earlier
     last_done_at: float = 0.0
     silent: bool = False  # it let us wait in vain, and has delivered nothing since: its word counts for nothing
+    lets_wait: bool = False  # something is late, and it has delivered nothing since it was asked for that
     # as a receiver from us
     drain: float = 0.0  # bytes/s at which it took what we sent last; 0 while unknown
 

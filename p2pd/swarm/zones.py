@@ -6,8 +6,8 @@ the highest fetches what is not in the zone yet; the others take it from there. 
 the second, then to the fourth, and so on. A node whose near neighbours have what it lacks and let it wait asks across,
 too. Near neighbours are not preferred otherwise: that would hurt the mixing.
 
-A node without a zone, or with no neighbour in it, asks anybody. A zone is what a node says of itself; who lies about it
-delays pieces by the time that the next in rank waits, and no more.
+A node without a zone, or with no neighbour in it, asks anybody. A zone is what a node says of itself. A member that
+says it has everything and sends nothing holds its zone up until its first request is late: then it is near no more.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Final
 NEVER: Final = float("inf")
 RANKED: Final = 1024  # pieces that are ranked one by one; of larger blobs each stands for all so many apart
 WEIGHT_SIZE: Final = 4  # bytes
-LEVELS: Final = 8  # of waiting: after the last, 128 nodes of a zone may ask across for a piece, and so may any
+LEVELS: Final = 8  # of waiting: in the end 128 nodes of a zone may ask across, more than one is connected to
 LIFTED_AFTER: Final = 2  # pauses that somebody near has a piece in vain
 
 

@@ -172,6 +172,16 @@ def test_who_is_near_and_says_no_is_gone_round_in_the_end() -> None:
     assert pauses >= LIFTED_AFTER
 
 
+def test_who_says_it_has_all_and_sends_nothing_is_in_the_zone_for_nobody() -> None:
+    p = wanter("liar@r1", "far@r2", name="me@r1", **WIDE)
+    p.join("liar@r1", *range(COUNT))
+    p.join("far@r2", *range(COUNT))
+    assert p.asked() == {}
+    p.wait(2 * p.node.state.settings.late_first_s)
+    assert pieces_asked(p)["far@r2"] == set(range(COUNT))
+    assert p.blob().crossing.open == -1
+
+
 def test_a_false_zone_changes_nothing_for_those_of_others() -> None:
     p = wanter("liar@r1", "far@r2", name="me@r3", **WIDE)
     p.join("liar@r1")
