@@ -180,6 +180,7 @@ def test_who_says_it_has_all_and_sends_nothing_is_in_the_zone_for_nobody() -> No
     p.wait(2 * p.node.state.settings.late_first_s)
     assert pieces_asked(p)["far@r2"] == set(range(COUNT))
     assert p.blob().crossing.open == -1
+    assert p.blob().crossing.near == 0
 
 
 def test_a_false_zone_changes_nothing_for_those_of_others() -> None:
