@@ -239,7 +239,7 @@ class Announcer:
         told = self._told.get(blob.digest)
         message = Release(blob.digest, blob.term, reason, min(retry_s, RELEASE_RETRY_MAX_S))
         blob.term, blob.holder = 0, b""
-        if reason not in ("done", "unwanted"):
+        if reason not in ("done", "unwanted", "slow"):
             self._note_failure(blob)
         for target in told.targets if told else ():
             self._tell(target, message)
@@ -348,6 +348,8 @@ class Announcer:
         if blob.geometry is None and answer.size >= 0:
             self._s.out.append(SizeHint(blob.digest, answer.size))
         self._meet(blob, answer.peers)
+        if blob.handed_on:  # the next holder is met even if there are neighbours enough
+            self._s.out.extend(Connect(c) for c in answer.peers if self._is_stranger(c) and c.node_id == answer.holder)
         if answer.failure and blob.hungry:
             self._note_failure(blob)
             self._s.out.append(Failed(blob.digest, answer.failure, min(answer.hold_s, HOLD_TOLD_MAX_S)))
@@ -414,7 +416,11 @@ class Announcer:
         for contact in contacts:
             if room <= 0 or len(self._s.peers) >= settings.connections_max:
                 return
-            node = contact.node_id
-            if node != self._s.me.node_id and node not in self._s.by_node and not self._s.is_avoided(node):
+            if self._is_stranger(contact):
                 self._s.out.append(Connect(contact))
                 room -= 1
+
+    def _is_stranger(self, contact: Contact) -> bool:
+        """Whether this is a node to call: neither this one, nor connected, nor avoided."""
+        node = contact.node_id
+        return node != self._s.me.node_id and node not in self._s.by_node and not self._s.is_avoided(node)

@@ -90,6 +90,7 @@ class Blob:
     holder_spoke_at: float = 0.0  # when it vouched for a higher one than before
     left: int = 0  # pieces that went out from here at least once while this node seeds
     seeding: bool = False  # pieces are shown one by one, not announced
+    handed_on: bool = False  # this node gave the lease away, because its line is slow: it does so once
     alone: bool = False  # pulling outside the lease, for a client that has nowhere else to go
     pull_out: bool = False  # a Pull was ordered whose end has not been heard of
     computing: bool = False  # the states of a proven blob are being computed

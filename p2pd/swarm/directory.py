@@ -41,11 +41,13 @@ MESSAGES_BURST = 2 * BLOBS_PER_NODE  # of one node at once: all its blobs, after
 MESSAGES_PER_S = 256  # of one node after that: 512 blobs, each told every two seconds
 HOLDINGS_PER_MESSAGE = 16  # digests in a list of holdings that cost as much as one announce
 FLOOD_MAX = 4_096  # messages beyond that in a row: no bug sends so many, and reading them costs the others' time
+SLOW_S = 600.0  # a node that found its line far slower than the others' gets leases last for so long
 HOLDS_MAX = 1_000  # registries that asked to wait, at a time: far more than a fleet uses
 TERM_MAX = 1 << 32  # of a lease that is adopted; grants only count on from it, so the wire's bound is never reached
 
 # Why a node hands back its lease or can't pull.
-REASONS = ("done", "unwanted", "denied", "missing", "unreachable", "busy", "limited", "wrong-bytes", "bad-answer")
+_UNHURT = ("done", "unwanted", "slow", "busy")  # such a node can pull again at once
+REASONS = (*_UNHURT, "denied", "missing", "unreachable", "limited", "wrong-bytes", "bad-answer")
 _BEFORE_THE_FIRST_BYTE = frozenset({"denied", "missing", "limited", "busy"})
 _FAULTS_OF_THE_NODE = frozenset({"denied", "missing", "unreachable", "limited", "wrong-bytes", "bad-answer"})
 _MAY_FARE_BETTER = frozenset({"unreachable", "bad-answer"})  # another node, a moment later
@@ -161,6 +163,7 @@ class Directory:
         self._budgets: dict[bytes, Budget] = {}
         self._blobs_of: dict[bytes, dict[bytes, None]] = {}  # in order, so that a run can be repeated
         self._leases_of: dict[bytes, int] = {}
+        self._slow: dict[bytes, float] = {}  # node -> until when its line counts as slow
         self._blobs: dict[bytes, Blob] = {}
         self._watched: dict[bytes, None] = {}  # blobs that want a look at the next tick: a lease, or nobody to hold it
         self._holds: dict[str, float] = {}  # upstream -> until when its registry asked everybody to wait
@@ -179,6 +182,7 @@ class Directory:
         out: Outgoing = []
         self._nodes.pop(node, None)
         self._budgets.pop(node, None)
+        self._slow.pop(node, None)
         for digest in self._blobs_of.pop(node, ()):
             out += self._remove(self._blobs[digest], node, now)
         return out
@@ -318,6 +322,8 @@ class Directory:
             member.failed_until = now + r.retry_s
             self._hold(blob.upstream, now + r.retry_s, now)
             blob.limited += 1
+        if r.reason == "slow":
+            self._slow[node] = now + SLOW_S
         if r.reason == "wrong-bytes":
             blob.wrong[node] = None
         if r.reason == "unwanted":
@@ -330,7 +336,11 @@ class Directory:
             if blob.lease.fresh and not blob.lease.progress and r.reason in _BEFORE_THE_FIRST_BYTE:
                 blob.begun = False  # the next holder need not ask around for what this one left
             self._set_lease(blob, None)
-        return self._grant(blob, now) if blob.lease is None else []
+        out = self._grant(blob, now) if blob.lease is None else []
+        if r.reason == "slow" and blob.lease and blob.lease.holder != node:
+            # What it pulled and has not got rid of the next holder need not pull, if they meet in time.
+            out.append((node, self._answer(blob, node, 0, now, (self._nodes[blob.lease.holder],))))
+        return out
 
     def _hold(self, upstream: str, until: float, now: float) -> None:
         """A registry asked to wait: nobody is sent there before."""
@@ -368,7 +378,7 @@ class Directory:
             if any(m.failed_until <= now for _, m in wanters):
                 return []  # somebody has not failed: it may become able, or somebody else may come
             return self._tell_failure(blob, wanters, now)
-        node = min(able, key=lambda e: (self._leases_of.get(e[0], 0), not e[1].waiting, self._random.random()))[0]
+        node = min(able, key=lambda e: self._cost(e[0], e[1], now))[0]
         if self._leases_of.get(node, 0):
             if blob.gather_until < 0:
                 blob.gather_until = now + GATHER_S
@@ -380,6 +390,11 @@ class Directory:
         self._set_lease(blob, Lease(node, blob.term, 0, now, 0.0, fresh))
         answer = self._answer(blob, node, HANDED_OUT, now, fresh=fresh)
         return [(node, answer)]
+
+    def _cost(self, node: bytes, member: Member, now: float) -> tuple[bool, int, bool, float]:
+        """What is to be said against a holder, least last: its line is slow, it holds others, no client waits."""
+        is_slow = self._slow.get(node, now) > now
+        return is_slow, self._leases_of.get(node, 0), not member.waiting, self._random.random()
 
     def _tell_failure(self, blob: Blob, wanters: list[tuple[bytes, Member]], now: float) -> Outgoing:
         """Every wanter has failed: each is told once, not at each announce of another."""
@@ -489,7 +504,9 @@ class Directory:
             self._watched.pop(blob.digest, None)
         return out
 
-    def _answer(self, blob: Blob, node: bytes, need: int, now: float, fresh: bool = False) -> Answer:
+    def _answer(
+        self, blob: Blob, node: bytes, need: int, now: float, also: tuple[Contact, ...] = (), fresh: bool = False
+    ) -> Answer:
         lease = blob.lease
         member = blob.members.get(node)
         failure = ""
@@ -507,7 +524,7 @@ class Directory:
             fresh,
             failure,
             min(hold_s, 86400),
-            tuple(self._choose(blob, node, min(need, HANDED_OUT))),
+            (*also, *self._choose(blob, node, min(need, HANDED_OUT))),
         )
 
     def _choose(self, blob: Blob, asker: bytes, need: int) -> Iterator[Contact]:

@@ -82,7 +82,7 @@ class Node:
         self.announcer = Announcer(self.state, self.seeder, now + settles_after_s)
         self.teller = Teller(self.state, self.uploads)
         self.trust = Trust(self.state, self.uploads, self.downloads, self.seeder, self.announcer, self.teller)
-        self.announcer.on_holder = self.trust.holder_named
+        self.announcer.on_holder = self._holder_named
         self.deadline = self.announcer.deadline  # when `Tick` is due
         self._handlers: dict[type, Callable] = {
             ev.PeerUp: self._peer_up,
@@ -431,13 +431,21 @@ class Node:
         if near_changes:
             blob.near_changed()
         peer.load, peer.load_at = m.load, self.state.now
-        peer.rate = peer.rate or float(m.rate)
+        self._note_line(peer, m.rate)
         if (new or wants_now) and (blob.present or blob.hungry) and not blob.computing:
             self.teller.join(peer, blob)
         if m.term:
             self.announcer.claimed(blob, peer, m.term)
         self.seeder.neighbour_has(blob, peer.number, pieces)
         self.seeder.neighbours_changed(blob)
+        if new and blob.handed_on:
+            self.seeder.successor_named(blob)
+
+    def _note_line(self, peer: Peer, rate: int) -> None:
+        """How fast a peer says that it sends. Until it has sent to us, one transfer is expected to be as fast."""
+        if rate:
+            peer.line = float(rate)
+            peer.rate = peer.rate or peer.line
 
     def _on_leave(self, peer: Peer, m: Leave) -> None:
         blob = self.state.blobs.get(m.digest)
@@ -458,8 +466,7 @@ class Node:
         neighbour = blob.neighbours.get(peer.number) if blob else None
         if not blob or not neighbour or not blob.geometry:
             return
-        if m.rate and not peer.rate:
-            peer.rate = float(m.rate)
+        self._note_line(peer, m.rate)
         geometry = blob.geometry
         pieces = 0
         for index in m.pieces:
@@ -500,8 +507,8 @@ class Node:
         blob = self.state.blobs.get(m.digest)
         if blob is None or not blob.present >> m.index & 1 or peer.number not in blob.neighbours:
             self.uploads.refuse(peer, m.rid, "absent")
-        elif not self.seeder.may_send(blob, peer.number, m.index):
-            self.uploads.refuse(peer, m.rid, "gone")
+        elif objection := self.seeder.objection(blob, peer.number, m.index):
+            self.uploads.refuse(peer, m.rid, objection)
         else:
             claimed = blob.seeding and m.index in blob.neighbours[peer.number].shown
             self.uploads.request(peer, blob, m, first=claimed)
@@ -542,6 +549,7 @@ class Node:
         self.trust.piece_held(blob, asked)
         assert blob.chain
         voucher = blob.chain.vouchers.get(asked.index)
+        self.seeder.came(blob, asked.index)
         self._arrived(blob, asked.index, link, voucher)
 
     def _arrived(self, blob: Blob, index: int, link: tuple[bytes, bytes], voucher: Vouch | None) -> None:
@@ -623,5 +631,18 @@ class Node:
         self.teller.tick()
         self.downloads.tick()
         self.uploads.pump()
-        self.seeder.tick()
+        for blob in self.seeder.tick():
+            self._hand_on(blob)
         self.announcer.tick()
+
+    def _hand_on(self, blob: Blob) -> None:
+        """Another node is to hold the lease: this one's line is far slower than theirs."""
+        blob.handed_on = True
+        self.seeder.hand_on(blob)
+        self.announcer.release(blob, "slow")
+        self.announcer.track(blob)
+
+    def _holder_named(self, blob: Blob) -> None:
+        """A directory names another holder than before."""
+        self.trust.holder_named(blob)
+        self.seeder.successor_named(blob)

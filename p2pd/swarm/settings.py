@@ -42,6 +42,7 @@ class Settings:
 
     # uploads
     places: int = 4  # peers that are sent to at a time: 3 and 5 lose 0.03 of the bound
+    places_first: int = 2  # ... for claims while our line's rate is unknown: a slow holder shows twice as soon
     places_most: int = 8  # beside receivers that drain at under half of our free rate
     queued_at_place: int = 8  # requests of the peer that has the place
 
@@ -58,7 +59,9 @@ class Settings:
     claim_least_s: float = 1.0  # a claim that does not move within two piece times is open again, but not earlier
     free_run_s: float = 1.0  # nobody takes anything: the seeder goes on for itself
     own_client_share: float = 0.5  # of upstream's rate, at least, for the seeder's own client
+    own_client_s: float = 4.0  # ... but not before: a slow holder hands on what it has not got rid of, too
     resume_grace_s: float = 1.0  # a second holder first hears what the swarm has
+    resume_known_s: float = 0.25  # ... only what the first one tells at the end, if it has been there for half of that
 
     # directory
     announce_holder_s: float = 2.0

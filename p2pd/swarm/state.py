@@ -38,6 +38,7 @@ class Peer:
     load: int = 0  # hundredths of its line that are taken, as it last said
     load_at: float = 0.0  # when it said so
     rate: float = 0.0  # bytes/s that one of its transfers reaches; 0 while unknown
+    line: float = 0.0  # bytes/s of all that it sends, as it last said; 0 while unknown
     asked: int = 0  # our requests out there
     asked_at: float = 0.0  # when the last one went out
     usual_s: float = 0.0  # from request to piece; 0 while unknown

@@ -17,7 +17,7 @@ from typing import Final
 from p2pd.swarm.blob import Blob
 from p2pd.swarm.commands import Count, StopUpload, Upload
 from p2pd.swarm.messages import Have, Refuse, Request
-from p2pd.swarm.state import NEVER, Peer, State, blend
+from p2pd.swarm.state import NEVER, RATE_MAX, Peer, State, blend
 
 FULL: Final = 99  # hundredths of our line: from here on it is spoken for
 SLOW_FLOOR_S: Final = 0.25  # a transfer is never called slow before this
@@ -31,6 +31,10 @@ SLOW_RATIO: Final = 0.4  # of the usual rate: who takes pieces slower than that 
 DRAIN_WEIGHT: Final = 0.3  # of the newest transfer to a peer
 RATE_UP: Final = 0.5  # how fast the estimate of our own line follows a faster, a slower transfer
 RATE_DOWN: Final = 0.05
+FIRST_ONES: Final = 4  # transfers, of which fewer go out at a time
+REACH_LENGTH: Final = 512 * 1024  # bytes, of a transfer whose time counts: of a smaller one half is in the kernel
+REACH_UP: Final = 0.5  # how fast the estimate of what our line carries at least follows a faster, a slower transfer:
+REACH_DOWN: Final = 0.1  # ... the slower may be the receiver's fault
 LINE_S: Final = 0.05  # of sending, for a look at our line's rate: a piece may leave us at once, into the kernel
 
 
@@ -65,8 +69,10 @@ class Uploads:
         self._waiting: deque[Sending] = deque()
         self._refused: dict[int, float] = {}  # who was, and when last; those that wait longest first
         self._notice_at = NEVER  # when the next ones hear of a place that is still free
+        self._ended = 0  # transfers
         self._usual_s = 0.0  # that one transfer takes
         self._usual_drain = 0.0  # bytes/s at which one transfer usually goes out
+        self._reach = 0.0  # bytes/s at which one transfer went out, when our line was what held it up
         self._sent = 0  # bytes, since
         self._sent_since = 0.0  # ... when the places were last empty, or the line's rate was last looked at
         self.rate = 0.0  # bytes/s of our line, as far as one could see
@@ -84,6 +90,11 @@ class Uploads:
                 count += 1
                 shares += place.share
         return int(100 * max(shares, count / self._s.settings.places) + 0.5)
+
+    @property
+    def reach(self) -> float:
+        """Bytes/s that our line is seen to carry at least; 0 while nothing has gone out."""
+        return max(self.rate, self._reach)
 
     @property
     def told_load(self) -> int:
@@ -134,7 +145,7 @@ class Uploads:
                 place.queue.append(sending)
             else:
                 self._refuse(peer, request.rid, "busy")
-        elif (self._free_place() and not self._waiting) or (first and self._place_for_claim()):
+        elif self._place_for_claim() if first else self._free_place() and not self._waiting:
             self._start(sending, share)
         elif first:
             self._waiting.insert(sum(1 for s in self._waiting if s.first), sending)
@@ -202,6 +213,7 @@ class Uploads:
         sending = place.current
         place.sent += 1
         if whole:
+            self._ended += 1
             self._note_rate(sending)
         while place.queue:
             following = place.queue.popleft()
@@ -257,6 +269,10 @@ class Uploads:
         peer = self._s.peers.get(sending.peer)
         if peer:
             peer.drain = blend(peer.drain, sending.length, took, DRAIN_WEIGHT)
+        if took > 0 and sending.length >= REACH_LENGTH:
+            drain = min(RATE_MAX, sending.length / took)
+            weight = (REACH_UP if drain > self._reach else REACH_DOWN) if self._reach else 1.0
+            self._reach += weight * (drain - self._reach)
         is_fast = took * self._usual_drain < sending.length
         self._usual_drain = blend(self._usual_drain, sending.length, took, DRAIN_WEIGHT if is_fast else RATE_DOWN)
         self._sent += sending.length
@@ -271,7 +287,11 @@ class Uploads:
 
     def _place_for_claim(self) -> bool:
         """What nobody else has yet goes out as soon as there is any place: the whole fleet waits for it."""
-        return len(self._places) < self._s.settings.places or self._free_place()
+        settings = self._s.settings
+        if self._ended < FIRST_ONES:  # what ends soon shows how fast our line is
+            busy = sum(1 for number, place in self._places.items() if not self._drains_slowly(number, place))
+            return busy < min(settings.places_first, settings.places)
+        return len(self._places) < settings.places or self._free_place()
 
     def leaving(self, digest: bytes) -> int:
         """The pieces of a blob that are on their way out."""

@@ -108,7 +108,7 @@ def test_layers_that_take_a_slow_line_longer_than_a_client_waits_send_nobody_to_
     """One after another they take 40 s each, and a client is given up after 20 s without a byte."""
     result = run(nodes=12, image=(40_000_000, 40_000_000), link=10e6, stragglers=Share(0.2, 0.1))
     assert result["unfinished"] == result["bypassed_layers"] == result["stalled_clients"] == 0
-    assert result["upstream_copies"] == 1.0
+    assert result["upstream_copies"] <= 1.001  # what was on its way when a slow node handed the lease on
 
 
 @pytest.mark.parametrize("which", ["up", "down"])
@@ -123,6 +123,20 @@ def test_slow_senders_and_slow_receivers_end_and_are_timed_apart(which: str) -> 
         assert result["slowest_s"] < result["stragglers_slowest_s"]
     else:
         assert result["stragglers_bound_s"] == result["bound_s"]
+
+
+@pytest.mark.parametrize("which", ["up", "both"])
+@pytest.mark.parametrize("seed", [15, 34])
+def test_who_pulls_over_a_slow_line_hands_the_lease_on(seed: int, which: str) -> None:
+    """All of the blob would leave over that line: ten times the bound."""
+    slow = Share(0.1, 0.1, which)
+    world = simulate(Scenario(nodes=24, image=(200_000_000,), link=50e6, stragglers=slow, seed=seed))
+    assert world.hosts[0].is_straggler  # it asks first
+    result = figures(world)
+    assert result["unfinished"] == 0
+    assert result["upstream_requests"] > 1
+    assert result["upstream_copies"] <= 1.05
+    assert result["slowest_over_bound"] < 2.0
 
 
 def test_a_client_that_went_to_upstream_ends_there_and_its_bytes_count() -> None:

@@ -14,6 +14,7 @@ from p2pd.swarm.directory import (
     PROGRESS_S,
     REASONS,
     SLOW_LOSSES,
+    SLOW_S,
     STARVED_S,
     TERM_MAX,
     YOUNG_S,
@@ -332,7 +333,8 @@ def test_who_lost_it_by_no_progress_is_not_asked_again_at_once() -> None:
 
 # -- who can ----------------------------------------------------------------------------------------------------------
 
-FAULTS = sorted(set(REASONS) - {"done", "unwanted", "busy", "limited"})
+OTHER = digest_of("other")
+FAULTS = sorted(set(REASONS) - {"done", "unwanted", "slow", "busy", "limited"})
 
 
 @pytest.mark.parametrize("reason", FAULTS)
@@ -345,6 +347,51 @@ def test_a_holder_that_cannot_hands_it_on(reason: str) -> None:
     assert o.failures() == []
     o.announce("a")
     assert o.holder() == "b"
+
+
+def test_a_holder_with_a_slow_line_gives_way() -> None:
+    o = Office("a", "b")
+    o.announce("a")
+    o.announce("b")
+    before = len(o.heard)
+    o.release("a", "slow")
+    assert o.holder() == "b"
+    [answer] = [answer for to, answer in o.heard[before:] if to == "a"]
+    assert (answer.holder, answer.peers) == (contact("b").node_id, (contact("b"),))  # they are to meet
+
+
+def next_holders(wait_s: float) -> set[str]:
+    """Who gets another blob's lease, that long after "a" found its line slow: over many throws of the dice."""
+    found = set()
+    for seed in range(20):
+        o = Office("a", "b", "c", seed=seed)
+        for name in "ab":
+            o.announce(name)
+        o.release("a", "slow")
+        o.release("b", "done")
+        o.wait(wait_s)
+        for name in "cab":
+            o.announce(name, OTHER)
+        o.release("c", "denied", blob=OTHER)
+        found.add(o.holder(OTHER))
+    return found
+
+
+def test_a_node_with_a_slow_line_comes_last_for_other_blobs_too() -> None:
+    assert next_holders(0.0) == {"b"}
+
+
+def test_that_is_not_for_ever() -> None:
+    assert next_holders(SLOW_S + 1) == {"a", "b"}
+
+
+def test_alone_it_gets_the_lease_back() -> None:
+    o = Office("a", "b")
+    o.announce("a")
+    o.announce("b", can_pull=False)
+    o.release("a", "slow")
+    assert (o.holder(), o.term()) == ("a", 2)
+    assert o.failures() == []
 
 
 @pytest.mark.parametrize("reason", ["denied", "missing", "busy"])

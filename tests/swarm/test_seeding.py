@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from p2pd.swarm.commands import Allow, Blame, Drop, Failed, Prove, Pull, StopPull, Upload
+import pytest
+
+from p2pd.swarm.blob import Neighbour
+from p2pd.swarm.commands import Allow, Blame, Connect, Drop, Failed, Prove, Pull, StopPull, Upload
 from p2pd.swarm.events import PullEnded, Resumed, SizeKnown, Unwant
 from p2pd.swarm.messages import GetLinks, Have, Join, Refuse, Release, Retract
+from p2pd.swarm.settings import Settings
 from p2pd.swarm.voucher import retraction_holds
 from tests.swarm.fakes import contact, key, true_states, verify, vouch
 from tests.swarm.play import ALL, BLOB, COUNT, LENGTH, SIZE, STATES, Play, seeder
@@ -524,3 +528,136 @@ def test_what_was_here_before_is_not_hidden_by_a_second_lease() -> None:
     p.request("b", 1, 2)
     assert p.sent("b", Refuse) == []
     assert vouch("me", BLOB, SIZE, 0, STATES[:5], 2) in p.of(Upload)[0].vouchers
+
+
+# -- a slow line ------------------------------------------------------------------------------------------------------
+
+
+def lines(p: Play, *rates: float) -> None:
+    """Neighbours say how fast they send, in MB/s."""
+    for name, rate in zip("bcdefg", rates, strict=False):
+        p.hear(name, Have(BLOB, (), 0, 0, int(rate * 1e6), 0))
+
+
+def one_left(p: Play, seconds: float) -> None:
+    """The first piece leaves, in so long."""
+    name = next(name for name in p.numbers if 0 in p.blob().neighbours.get(p.numbers[name], Neighbour()).shown)
+    p.request(name, 1, 0)
+    p.now += seconds
+    p.uploaded(name, 1)
+
+
+def handed_on(p: Play) -> bool:
+    """Whether the next ticks hand the lease on."""
+    p.wait(0.6)
+    return [m for m in p.sent("tracker", Release) if m.reason == "slow"] == [Release(BLOB, 1, "slow", 0)]
+
+
+def slow_holder(pieces: int = 6) -> Play:
+    """Has just handed the lease on: its line takes a second for what the others' carry in 0.01 s."""
+    p = seeder(*"bcde", pieces=pieces)
+    one_left(p, 1.0)
+    lines(p, 10, 10, 10)
+    assert handed_on(p)
+    return p
+
+
+def test_a_holder_whose_line_is_far_slower_than_the_others_hands_the_lease_on() -> None:
+    p = slow_holder()
+    assert p.of(StopPull) == [StopPull(BLOB)]
+    assert (p.blob().term, p.blob().holder) == (0, b"")
+    p.event(PullEnded(BLOB, "stopped"))
+    assert p.of(Pull) == []
+    assert [c for c in p.wait(5) if isinstance(c, Pull | Failed)] == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "rates"),
+    [
+        (1.0, (10, 10)),  # too few have said anything
+        (1.0, (10, 0.1, 0.1, 0.1)),  # most of them are as slow
+        (1.0, (0.2, 0.2, 0.2)),  # so much faster they are not
+        (0.01, (100, 100, 100)),  # all of it leaves soon enough
+    ],
+)
+def test_else_it_keeps_the_lease(seconds: float, rates: tuple[float, ...]) -> None:
+    p = seeder(*"bcde", pieces=6)
+    one_left(p, seconds)
+    lines(p, *rates)
+    assert not handed_on(p)
+
+
+def test_nor_for_the_last_piece() -> None:
+    p = seeder(*"bcde")
+    p.have("b", *range(COUNT - 1))
+    one_left(p, 1.0)
+    lines(p, 10, 10, 10)
+    assert not handed_on(p)
+
+
+def test_before_anything_has_left_nothing_is_known() -> None:
+    p = seeder(*"bcde", pieces=6)
+    lines(p, 10, 10, 10)
+    assert not handed_on(p)
+
+
+def test_it_hands_the_lease_on_once() -> None:
+    """Where nobody else can pull, the directory gives it back."""
+    p = slow_holder()
+    p.event(PullEnded(BLOB, "stopped"))
+    p.lease(term=2, fresh=False)
+    pulled = [c for c in p.wait(1.5) if isinstance(c, Pull)]
+    assert pulled == [Pull(BLOB, 6, COUNT, STATES[6])]
+    assert not handed_on(p)
+    assert p.blob().term == 2
+
+
+def test_what_nobody_else_has_is_still_shown_to_one_at_a_time() -> None:
+    p = slow_holder()
+    claims = [i for n in p.blob().neighbours.values() for i in n.shown]
+    assert sorted(claims) == [1, 2, 3, 4, 5]
+    p.now += 0.5
+    claimant = next(name for name in "bcde" if 1 in p.blob().neighbours[p.numbers[name]].shown)
+    other = next(name for name in "bcde" if name != claimant)
+    p.request(other, 7, 1)
+    assert p.refused(other) == [(7, "busy")]  # not that it is gone: the next holder would pull it again
+    p.request(claimant, 8, 1)
+    [upload] = [c for c in (*p.done, *p.wait(3)) if isinstance(c, Upload)]
+    assert (upload.index, [v.term for v in upload.vouchers]) == (1, [1])  # signed while it held the lease
+
+
+def test_the_next_holder_hears_of_it_at_once() -> None:
+    p = slow_holder()
+    p.answer(holder="c", term=2)
+    assert p.sent("c", Have) == [Have(BLOB, (1, 2, 3, 4, 5), 0, 0, p.sent("c", Have)[0].rate, 0)]
+    assert p.told(Have).keys() == {"c"}
+
+
+def test_the_next_holder_is_met_even_if_there_are_neighbours_enough() -> None:
+    p = slow_holder()
+    p.node.state.settings = Settings(neighbours_enough=1)
+    p.answer("z", "y", holder="z", term=2)
+    assert [c.contact.name for c in p.of(Connect)] == ["z"]
+    p.up("z")
+    p.join("z")
+    assert (1, 2, 3, 4, 5) in [m.pieces for m in p.sent("z", Have)]
+
+
+def test_when_all_of_it_has_left_it_is_a_node_like_any_other() -> None:
+    p = slow_holder()
+    p.have("b", 1, 2, 3)
+    p.have("c", 4, 5)
+    assert not p.blob().seeding
+    told = {name: sorted(i for m in messages for i in m.pieces) for name, messages in p.told(Have).items()}
+    assert told == {name: [0, 1, 2, 3, 4, 5] for name in "bcde"}
+
+
+def test_what_comes_from_others_needs_no_claim() -> None:
+    p = slow_holder()
+    p.event(PullEnded(BLOB, "stopped"))
+    p.voucher("b", "next", 6, 8, term=2)
+    p.have("b", 6)
+    [asked] = p.node.downloads.of_blob(BLOB)
+    p.checked("b", asked.rid)
+    assert 6 in p.present
+    assert 6 not in [i for n in p.blob().neighbours.values() for i in n.shown]

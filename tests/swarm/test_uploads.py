@@ -8,7 +8,7 @@ from p2pd.swarm.commands import Count, Send, StopUpload, Upload
 from p2pd.swarm.events import Stored
 from p2pd.swarm.messages import Cancel, GetLinks, Have, Refuse, Request, Vouch
 from p2pd.swarm.state import PROVED_TERM, RATE_MAX, blend
-from p2pd.swarm.uploads import TURN_PIECES
+from p2pd.swarm.uploads import FIRST_ONES, TURN_PIECES
 from p2pd.swarm.voucher import voucher_holds
 from tests.swarm.fakes import digest_of, key, verify
 from tests.swarm.play import BLOB, COUNT, STATES, Play, seeder, wanter
@@ -303,7 +303,7 @@ def left(p: Play, name: str, rid: int, index: int) -> None:
 
 def test_a_claim_goes_out_in_any_place_whatever_the_others_take_of_the_line() -> None:
     """The whole fleet waits for it."""
-    p, shown = claimed(*"bcdef")
+    p, shown = claimed(*"bcdef", places_first=4)
     for name in "bcde":
         p.request(name, 1, shown[name], sources=1)
         assert uploads(p) == [(name, 1, shown[name])]
@@ -312,6 +312,30 @@ def test_a_claim_goes_out_in_any_place_whatever_the_others_take_of_the_line() ->
     p.now += 0.05
     p.uploaded("c", 1)
     assert uploads(p) == [("f", 1, shown["f"])]
+
+
+def test_the_first_claims_go_out_two_at_a_time() -> None:
+    """So the first piece is out sooner, and a slow line shows sooner."""
+    p, shown = claimed(*"bcdefgh")
+    for name in "bcdefgh":
+        p.request(name, 1, shown[name], sources=1)
+    out = list("bc")
+    for _ in range(FIRST_ONES - 1):
+        p.now += 0.05
+        p.uploaded(out.pop(0), 1)
+        [(name, _, _)] = uploads(p)
+        out.append(name)
+    p.now += 0.05
+    p.uploaded(out.pop(0), 1)
+    assert len(uploads(p)) == 2  # one for the one that ended, and now also in other places
+
+
+def test_a_slow_receiver_does_not_keep_the_first_claims_waiting() -> None:
+    p, shown = claimed(*"bcd")
+    for name in "bcd":
+        p.request(name, 1, shown[name], sources=1)
+    assert p.done == []
+    assert [c.index for c in p.wait(1.1) if isinstance(c, Upload)] == [shown["d"]]
 
 
 def test_a_claim_takes_over_the_place_of_who_asks_for_what_has_left() -> None:
