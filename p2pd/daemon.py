@@ -370,6 +370,9 @@ def _counting(metrics: Metrics) -> dict[type, Callable]:
             metrics.duplicate(c.amount)
         elif c.what == "refused":
             metrics.refused_request()
+        elif c.what == "handed on":
+            metrics.lease_handed_on()
+            log.info("this node sends far more slowly than its peers: one of them is to pull a blob in its place")
 
     return {cmd.Blame: blame, cmd.Count: count}
 

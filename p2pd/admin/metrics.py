@@ -49,6 +49,9 @@ class Metrics:
         self._refused = self._counter(
             "p2pd_refused_requests", "Requests to peers that were refused for lack of a place."
         )
+        self._handed_on = self._counter(
+            "p2pd_leases_handed_on", "Leases given up since the lines of this node's peers are far faster."
+        )
         self._handshakes = self._counter(
             "p2pd_handshakes_refused", "Connections with peers and trackers that were refused, by reason.", "reason"
         )
@@ -86,6 +89,10 @@ class Metrics:
     def refused_request(self) -> None:
         """A peer refused a request of ours for lack of a place."""
         self._refused.inc()
+
+    def lease_handed_on(self) -> None:
+        """This node's line is far slower than its peers': one of them pulls a blob in its place."""
+        self._handed_on.inc()
 
     def piece_rejected(self, reason: str) -> None:
         """A piece did not hold."""

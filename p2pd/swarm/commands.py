@@ -176,7 +176,7 @@ class Convict:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Something to count: duplicate (bytes), refused (requests), hedged (requests)."""
+    """Something to count: duplicate (bytes), refused (requests), hedged (requests), handed on (leases)."""
 
     what: str
     amount: int

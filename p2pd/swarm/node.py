@@ -17,6 +17,7 @@ from p2pd.swarm.commands import (
     Close,
     Command,
     ComputeChain,
+    Count,
     Failed,
     Keep,
     Prove,
@@ -640,6 +641,7 @@ class Node:
         blob.handed_on = True
         self.seeder.hand_on(blob)
         self.announcer.release(blob, "slow")
+        self.state.out.append(Count("handed on", 1))
         self.announcer.track(blob)
 
     def _holder_named(self, blob: Blob) -> None:

@@ -121,7 +121,7 @@ class Seeder:
         seeding, number = self._of.get(blob.digest), self._s.by_node.get(blob.holder, -1)
         if seeding and seeding.handed_on and number in blob.neighbours:
             pieces = tuple(islice(indices(blob.present & ~blob.left), NEWS_MAX))
-            self._s.send(number, Have(blob.digest, pieces, 0, self._uploads.load, int(self._uploads.reach), 0))
+            self._s.send(number, Have(blob.digest, pieces, 0, self._uploads.load, int(self._uploads.rate), 0))
 
     def came(self, blob: Blob, index: int) -> None:
         """A piece came from a peer: who has handed the lease on need not show it to anybody."""
@@ -268,7 +268,7 @@ class Seeder:
                     seeding.shown_in.clear()  # the turns begin anew
                 seeding.shown_in[zone] = seeding.shown_in.get(zone, 0) + 1
             unclaimed &= ~(1 << index)
-            self._s.send(number, Have(blob.digest, (index,), 0, 0, int(self._uploads.reach), seeding.term))
+            self._s.send(number, Have(blob.digest, (index,), 0, 0, int(self._uploads.rate), seeding.term))
 
     def _claimant(self, able: tuple[int, Neighbour], seeding: Seeding) -> tuple[bool, bool, int, int, float]:
         """Who is shown a piece first: not who takes pieces slowly, for a claim is gone for all others meanwhile; and
@@ -340,7 +340,7 @@ class Seeder:
                     batch = pieces[place : place + NEWS_MAX]
                     self._s.send(
                         number,
-                        Have(blob.digest, batch, len(pieces), self._uploads.load, int(self._uploads.reach), blob.term),
+                        Have(blob.digest, batch, len(pieces), self._uploads.load, int(self._uploads.rate), blob.term),
                     )
 
     def _finish_if_left(self, blob: Blob) -> None:

@@ -27,7 +27,7 @@ def test_closed_label_sets_are_there_as_zero_from_the_start():
     assert [labels["direction"] for labels, _ in found["p2pd_cross_zone_bytes_total"]] == ["in", "out"]
     for name in ("p2pd_peers", "p2pd_leases_held", "p2pd_store_bytes"):
         assert found[name] == [({}, 0.0)]
-    for name in ("p2pd_duplicate_bytes_total", "p2pd_refused_requests_total"):
+    for name in ("p2pd_duplicate_bytes_total", "p2pd_refused_requests_total", "p2pd_leases_handed_on_total"):
         assert found[name] == [({}, 0.0)]
     assert found["p2pd_build_info"] == [({"version": "1.2.3"}, 1.0)]
     assert found["process_resident_memory_bytes"][0][1] > 1e6
@@ -42,6 +42,7 @@ def test_counting():
     metrics.cross_zone("in", 3)
     metrics.duplicate(2)
     metrics.refused_request()
+    metrics.lease_handed_on()
     metrics.piece_rejected("wrong hash")
     metrics.piece_rejected("wrong hash")
     metrics.upstream_request("ghcr.io", "blob", 206)
@@ -56,6 +57,7 @@ def test_counting():
         ("p2pd_cross_zone_bytes_total", {"direction": "in"}, 3),
         ("p2pd_duplicate_bytes_total", {}, 2),
         ("p2pd_refused_requests_total", {}, 1),
+        ("p2pd_leases_handed_on_total", {}, 1),
         ("p2pd_pieces_rejected_total", {"reason": "wrong hash"}, 2),
         ("p2pd_upstream_requests_total", {"registry": "ghcr.io", "kind": "blob", "code": "206"}, 1),
         ("p2pd_upstream_requests_total", {"registry": "ghcr.io", "kind": "blob", "code": "error"}, 1),

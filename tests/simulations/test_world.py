@@ -136,7 +136,7 @@ def test_who_pulls_over_a_slow_line_hands_the_lease_on(seed: int, which: str) ->
     assert result["unfinished"] == 0
     assert result["upstream_requests"] > 1
     assert result["upstream_copies"] <= 1.05
-    assert result["slowest_over_bound"] < 2.0
+    assert result["slowest_over_bound"] < 2.5
 
 
 def test_a_client_that_went_to_upstream_ends_there_and_its_bytes_count() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from p2pd.swarm.blob import Neighbour
-from p2pd.swarm.commands import Allow, Blame, Connect, Drop, Failed, Prove, Pull, StopPull, Upload
+from p2pd.swarm.commands import Allow, Blame, Connect, Count, Drop, Failed, Prove, Pull, StopPull, Upload
 from p2pd.swarm.events import PullEnded, Resumed, SizeKnown, Unwant
 from p2pd.swarm.messages import GetLinks, Have, Join, Refuse, Release, Retract
 from p2pd.swarm.settings import Settings
@@ -565,6 +565,7 @@ def slow_holder(pieces: int = 6) -> Play:
 def test_a_holder_whose_line_is_far_slower_than_the_others_hands_the_lease_on() -> None:
     p = slow_holder()
     assert p.of(StopPull) == [StopPull(BLOB)]
+    assert p.of(Count) == [Count("handed on", 1)]
     assert (p.blob().term, p.blob().holder) == (0, b"")
     p.event(PullEnded(BLOB, "stopped"))
     assert p.of(Pull) == []
