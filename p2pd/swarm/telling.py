@@ -71,7 +71,7 @@ class Teller:
             blob.hungry,
             blob.term,
             self._uploads.load,
-            int(self._uploads.rate),
+            self._uploads.told_rate,
         )
 
     # -- news -------------------------------------------------------------------------------------------------------
@@ -142,4 +142,4 @@ class Teller:
 
     def _have(self, blob: Blob, pieces: tuple[int, ...]) -> Have:
         count = blob.present.bit_count()
-        return Have(blob.digest, pieces, count, self._uploads.told_load, int(self._uploads.rate), blob.term)
+        return Have(blob.digest, pieces, count, self._uploads.told_load, self._uploads.told_rate, blob.term)

@@ -97,6 +97,11 @@ class Uploads:
         return max(self.rate, self._reach)
 
     @property
+    def told_rate(self) -> int:
+        """Bytes/s of our line that the news tell, as far as one can see."""
+        return int(self.rate or self.reach)
+
+    @property
     def told_load(self) -> int:
         """The load that the news tell. While somebody was refused, a place that gets free is for him: nobody else is
         to come for it, else most of those who hear of it come in vain."""

@@ -40,9 +40,10 @@ class Plan:
     """What to build. Rates in bytes a second.
 
     With `namespaces`, every machine gets a network namespace and a link of `link` both ways; upstream's is
-    `upstream_link`. `rate` limits upstream's answers together, in the front itself. `settings` goes over each node's
-    configuration. Without `tls` nodes and trackers are insecure. `small_disks` gives nodes, by name, a state directory
-    on a disk of so many bytes. Without `containerd`, none is started: for tests that ask the mirrors themselves.
+    `upstream_link`; `slow_uplinks` gives nodes, by name, another rate for what they send. `rate` limits upstream's
+    answers together, in the front itself. `settings` goes over each node's configuration. Without `tls` nodes and
+    trackers are insecure. `small_disks` gives nodes, by name, a state directory on a disk of so many bytes. Without
+    `containerd`, none is started: for tests that ask the mirrors themselves.
     """
 
     nodes: int = 4
@@ -51,6 +52,7 @@ class Plan:
     namespaces: bool = False
     link: float | None = None
     upstream_link: float | None = None
+    slow_uplinks: Mapping[str, float] = field(default_factory=dict)
     mdns: bool = False
     tls: bool = True
     settings: Settings = field(default_factory=dict)
@@ -122,6 +124,7 @@ class Lab:
             link, unlimited = Link(self.plan.link, self.plan.link), Link()
             upstream = Link(self.plan.upstream_link, self.plan.upstream_link)
             links = {"upstream": upstream} | dict.fromkeys(trackers, unlimited) | dict.fromkeys(names, link)
+            links |= {name: Link(up, self.plan.link) for name, up in self.plan.slow_uplinks.items()}
             self._fabric = self._stack.enter_context(Fabric(links))
         for name in trackers:
             tracker = Tracker(self.directory, name, member=self._member(name), certificates=self.certificates)
