@@ -28,6 +28,7 @@ from p2pd.swarm.uploads import Uploads
 
 REPLAN_S: Final = 0.5  # how often a holder with nothing to pull looks whether something is missing after all
 STATE_S: Final = 0.1  # ... or whether the state to go on from has come
+STATE_ASKS: Final = 5  # times that it is asked for, before we go on from another one
 CLAIM_PIECE_TIMES: Final = 2
 SLOWED: Final = 1.1  # times upstream's best time for a piece: then something else takes its share of our line
 ZONES_MAX: Final = 256  # that are told apart
@@ -45,6 +46,7 @@ class Seeding:
     term: int  # of the lease: what is shown is a claim, also after the lease was handed back with the last piece
     pulling: bool = False
     handed_on: bool = False  # another node holds the lease now; what nobody else has is still shown piece by piece
+    asked: int = 0  # times that nobody told the state to go on from
     waits: bool = False  # for the end of an earlier pull
     allowed: int = 0
     end: int = 0
@@ -152,17 +154,17 @@ class Seeder:
             self._s.out.append(Pull(blob.digest, 0, -1, b""))
             self._allow(blob, seeding)
             return
-        needed = blob.missing & ~blob.available()
-        if not needed:  # what only those say they have who let us wait comes last: it may be true
-            needed = blob.missing & ~blob.available(but=self._s.silent_peers())
+        needed = self._needed(blob, seeding)
         if not needed:
             return
         first = lowest(needed)
         before = blob.chain.states.get(first)
         if before is None:
             self._ask_for_state(blob, first)
+            seeding.asked += 1
             seeding.plan_at = self._s.now + STATE_S
             return
+        seeding.asked = 0
         seeding.end = prefix_end(needed, first)
         seeding.pulling, seeding.allowed = True, first
         blob.plan_pull(((1 << seeding.end) - 1) & ~((1 << first) - 1))
@@ -170,6 +172,15 @@ class Seeder:
         self._s.pulls[blob.digest] = None
         self._s.out.append(Pull(blob.digest, first, seeding.end, before))
         self._allow(blob, seeding)
+
+    def _needed(self, blob: Blob, seeding: Seeding) -> int:
+        """What is to be pulled. What only those say they have who let us wait comes last: it may be true. It is not
+        left out where nobody tells the state behind it: then there is nothing else to go on with."""
+        assert blob.chain
+        needed = blob.missing & ~blob.available()
+        if needed and (lowest(needed) in blob.chain.states or seeding.asked < STATE_ASKS):
+            return needed
+        return blob.missing & ~blob.available(but=self._s.silent_peers())
 
     def size_known(self, blob: Blob) -> None:
         """The pull itself told the size: all of the blob is on its way."""

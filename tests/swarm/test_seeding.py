@@ -9,6 +9,7 @@ from p2pd.swarm.commands import Allow, Blame, Connect, Count, Drop, Failed, Prov
 from p2pd.swarm.events import PullEnded, Resumed, SizeKnown, Unwant
 from p2pd.swarm.messages import GetLinks, Have, Join, Refuse, Release, Retract
 from p2pd.swarm.settings import Settings
+from p2pd.swarm.state import NEVER
 from p2pd.swarm.voucher import retraction_holds
 from tests.swarm.fakes import contact, key, true_states, verify, vouch
 from tests.swarm.play import ALL, BLOB, COUNT, LENGTH, SIZE, STATES, Play, seeder
@@ -117,6 +118,36 @@ def test_where_the_state_is_missing_it_is_asked_for() -> None:
     p.voucher("b", "first", 0, 4)
     p.wait(0.6)
     assert p.of(Pull) == [Pull(BLOB, 4, COUNT, STATES[4])]
+
+
+def second_holder(has: int, silent: tuple[int, ...]) -> Play:
+    """The swarm has so many pieces; those of "silent" only somebody says he has who let us wait."""
+    p = Play()
+    p.tracker()
+    p.want()
+    p.up("b")
+    p.up("silent")
+    p.lease(term=2, fresh=False)
+    p.join("b", *range(has))
+    p.voucher("b", "first", 0, has)
+    p.join("silent", *silent)
+    for asked in p.node.downloads.of_blob(BLOB):
+        p.hear(p.names[asked.peer], Refuse(asked.rid, "busy", 99))
+    peer = p.node.state.peers[p.numbers["silent"]]
+    peer.silent, peer.not_before = True, NEVER
+    return p
+
+
+def test_what_only_a_silent_node_says_it_has_is_pulled_last() -> None:
+    """A slow one says so of what it pulled and has not got rid of yet, and it is true."""
+    p = second_holder(4, (4, 5))
+    p.voucher("b", "first", 4, 6)
+    assert [c for c in p.wait(2) if isinstance(c, Pull)] == [Pull(BLOB, 6, COUNT, STATES[6])]
+
+
+def test_where_nobody_tells_the_state_behind_that_it_is_not() -> None:
+    p = second_holder(4, (4,))
+    assert [c for c in p.wait(2) if isinstance(c, Pull)] == [Pull(BLOB, 4, COUNT, STATES[4])]
 
 
 def test_only_what_nobody_has_is_pulled() -> None:
