@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from p2pd.swarm.announcing import CLAIM_ASK_S
 from p2pd.swarm.blob import Neighbour
 from p2pd.swarm.commands import Allow, Blame, Connect, Count, Drop, Failed, Prove, Pull, StopPull, Upload
 from p2pd.swarm.events import PullEnded, Resumed, SizeKnown, Unwant
-from p2pd.swarm.messages import GetLinks, Have, Join, Refuse, Release, Retract
+from p2pd.swarm.messages import Announce, GetLinks, Have, Join, Refuse, Release, Retract
 from p2pd.swarm.settings import Settings
 from p2pd.swarm.state import NEVER
 from p2pd.swarm.voucher import retraction_holds
@@ -526,6 +527,17 @@ def test_the_directory_names_another() -> None:
     p = seeder("b", pieces=2)
     p.answer(holder="b", term=4)
     assert p.of(StopPull) == [StopPull(BLOB)]
+
+
+def test_who_lost_the_lease_asks_again_but_not_at_once() -> None:
+    """Two directories that name different holders would be asked in turn without end."""
+    p = seeder("b", pieces=2)
+    p.answer(holder="b", term=4)
+    assert p.sent("tracker", Announce) == []
+    p.wait(CLAIM_ASK_S - 0.01)
+    assert p.sent("tracker", Announce) == []
+    p.wait(0.02)
+    assert len(p.sent("tracker", Announce)) == 1
 
 
 def test_a_new_pull_waits_for_the_end_of_the_old_one() -> None:
