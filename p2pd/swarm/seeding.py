@@ -34,7 +34,8 @@ SLOWED: Final = 1.1  # times upstream's best time for a piece: then something el
 ZONES_MAX: Final = 256  # that are told apart
 LINES_KNOWN: Final = 3  # neighbours that have said how fast their lines are, before we compare
 SLOWER: Final = 2.0  # times as long as over another's line
-HAND_ON_S: Final = 2.0  # ... and by so much: what a change of the holder may cost
+HAND_ON_S: Final = 10.0  # ... and by so much: a change costs a second or two, and what upstream has sent in vain
+SHOWS_S: Final = 2.0  # after the first piece came: what is measured before says more of a busy machine than of its line
 UPSTREAM_WEIGHT: Final = 0.2  # of the newest piece in the estimate of upstream's rate
 
 
@@ -84,18 +85,12 @@ class Seeder:
             return
         if old:
             self.stop(blob)
-        grace = 0.0 if fresh else self._grace_s(blob)
+        grace = 0.0 if fresh else self._s.settings.resume_grace_s
         self._of[blob.digest] = Seeding(self._s.now + grace, blob.term, moved_at=self._s.now)
         blob.seeding = True
         blob.left = blob.present  # what was here before is announced already
         if not grace:
             self.plan(blob)
-
-    def _grace_s(self, blob: Blob) -> float:
-        """How long a second holder listens for what the swarm has: who has been in it for a while knows."""
-        settings = self._s.settings
-        knows = blob.neighbours and self._s.now - blob.wanted_since > settings.resume_grace_s / 2
-        return settings.resume_known_s if knows else settings.resume_grace_s
 
     def stop(self, blob: Blob) -> None:
         """The lease is lost or nobody wants the blob: stop at the next piece, keep serving."""
@@ -388,14 +383,14 @@ class Seeder:
                 claim_s = max(self._s.settings.claim_least_s, CLAIM_PIECE_TIMES * piece_s)
                 seeding.tick_at = now + min(0.25, claim_s / 2)
                 self._reopen(blob, claim_s)
-                if self._holds_up(blob):
+                if self._holds_up(blob, seeding):
                     slow.append(blob)
                     continue
                 self.show(blob)
                 self._allow(blob, seeding)
         return slow
 
-    def _holds_up(self, blob: Blob) -> bool:
+    def _holds_up(self, blob: Blob, seeding: Seeding) -> bool:
         """Whether the others would get the rest far sooner if one of them held the lease: all of it leaves over our
         line, and theirs are faster.
 
@@ -403,6 +398,8 @@ class Seeder:
         quarter that says most. So many would have to lie to take the lease from us, and could do it once.
         """
         if not blob.term or blob.handed_on or blob.geometry is None or not self._uploads.reach:
+            return False
+        if not seeding.first_at or self._s.now - seeding.first_at < SHOWS_S:
             return False
         lines = sorted(self._s.peers[number].line for number in blob.neighbours)
         lines = lines[bisect_right(lines, 0.0) :]

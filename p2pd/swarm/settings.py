@@ -61,7 +61,6 @@ class Settings:
     own_client_share: float = 0.5  # of upstream's rate, at least, for the seeder's own client
     own_client_s: float = 4.0  # ... but not before: a slow holder hands on what it has not got rid of, too
     resume_grace_s: float = 1.0  # a second holder first hears what the swarm has
-    resume_known_s: float = 0.5  # ... only what the first one tells at the end, if it has been there for half of that
 
     # directory
     announce_holder_s: float = 2.0

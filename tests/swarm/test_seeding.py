@@ -597,9 +597,9 @@ def handed_on(p: Play) -> bool:
 
 
 def slow_holder(pieces: int = 6) -> Play:
-    """Has just handed the lease on: its line takes a second for what the others' carry in 0.01 s."""
+    """Has just handed the lease on: its line takes three seconds for what the others' carry in 0.01 s."""
     p = seeder(*"bcde", pieces=pieces)
-    one_left(p, 1.0)
+    one_left(p, 3.0)
     lines(p, 10, 10, 10)
     assert handed_on(p)
     return p
@@ -618,9 +618,9 @@ def test_a_holder_whose_line_is_far_slower_than_the_others_hands_the_lease_on() 
 @pytest.mark.parametrize(
     ("seconds", "rates"),
     [
-        (1.0, (10, 10)),  # too few have said anything
-        (1.0, (10, 0.1, 0.1, 0.1)),  # most of them are as slow
-        (1.0, (0.2, 0.2, 0.2)),  # so much faster they are not
+        (3.0, (10, 10)),  # too few have said anything
+        (3.0, (10, 0.1, 0.1, 0.1)),  # most of them are as slow
+        (3.0, (0.1, 0.1, 0.1)),  # so much faster they are not
         (0.01, (100, 100, 100)),  # all of it leaves soon enough
     ],
 )
@@ -631,10 +631,21 @@ def test_else_it_keeps_the_lease(seconds: float, rates: tuple[float, ...]) -> No
     assert not handed_on(p)
 
 
+def test_nor_before_it_had_time_to_show() -> None:
+    p = seeder(*"bcde", pieces=0)
+    p.now += 2.0
+    p.stored(*range(6))
+    one_left(p, 1.2)
+    lines(p, 10, 10, 10)
+    assert not handed_on(p)
+    p.wait(0.6)
+    assert [m.reason for m in p.sent("tracker", Release)] == ["slow"]
+
+
 def test_nor_for_the_last_piece() -> None:
     p = seeder(*"bcde")
     p.have("b", *range(COUNT - 1))
-    one_left(p, 1.0)
+    one_left(p, 3.0)
     lines(p, 10, 10, 10)
     assert not handed_on(p)
 
