@@ -320,8 +320,9 @@ class Directory:
             member.failure, member.failed_until = r.reason, now + FAILURE_S
         if r.reason == "limited":
             member.failed_until = now + r.retry_s
+            if self._holds.get(blob.upstream, 0.0) <= now:  # else it is the same pause, met by who came too soon
+                blob.limited += 1
             self._hold(blob.upstream, now + r.retry_s, now)
-            blob.limited += 1
         if r.reason == "slow":
             self._slow[node] = now + SLOW_S
         if r.reason == "wrong-bytes":

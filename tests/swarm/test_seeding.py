@@ -716,3 +716,14 @@ def test_what_comes_from_others_needs_no_claim() -> None:
     p.checked("b", asked.rid)
     assert 6 in p.present
     assert 6 not in [i for n in p.blob().neighbours.values() for i in n.shown]
+
+
+def test_an_answer_that_crossed_the_release_is_no_new_lease() -> None:
+    """A refusal comes as fast as the directory's answer to the first announcement of the lease."""
+    p = seeder("b", pieces=0)
+    p.event(PullEnded(BLOB, "limited", 1))
+    p.lease(term=1, fresh=False)
+    assert [c for c in p.wait(3) if isinstance(c, Pull)] == []
+    assert p.blob().term == 0
+    p.lease(term=2)
+    assert p.blob().term == 2
