@@ -238,7 +238,7 @@ class Announcer:
         """Hand the lease back, or say that this node can't pull."""
         told = self._told.get(blob.digest)
         message = Release(blob.digest, blob.term, reason, min(retry_s, RELEASE_RETRY_MAX_S))
-        blob.given_back = max(blob.given_back, blob.term)
+        blob.given_back = blob.term or blob.given_back
         blob.term, blob.holder = 0, b""
         if reason not in ("done", "unwanted", "slow"):
             self._note_failure(blob)
@@ -356,7 +356,7 @@ class Announcer:
             self._s.out.append(Failed(blob.digest, answer.failure, min(answer.hold_s, HOLD_TOLD_MAX_S)))
             return
         if answer.holder == self._s.me.node_id:
-            if answer.term <= blob.given_back:
+            if answer.term == blob.given_back:
                 return  # said before the directory heard that this node gives the lease back
             if blob.term == 0 and not blob.complete:
                 if not blob.hungry or not (blob.want and blob.want.can_pull):

@@ -85,7 +85,7 @@ class Blob:
     proven: bool = False
     # the lease
     term: int = 0  # of the lease that this node holds, 0 without one
-    given_back: int = 0  # the highest term of leases that this node gave back: an answer that names it is a late one
+    given_back: int = 0  # the term of the lease that this node gave back last: an answer that names it is a late one
     holder: bytes = b""  # who holds it, as far as this node knows
     holder_reached: int = -1  # the highest link that the holder itself has vouched for to us
     holder_spoke_at: float = 0.0  # when it vouched for a higher one than before

@@ -397,8 +397,8 @@ class Seeder:
         What a node has seen its line carry is less than it could, the more so at the start: we compare with the
         quarter that says most. So many would have to lie to take the lease from us, and could do it once.
         """
-        if not blob.term or blob.handed_on or blob.geometry is None or not self._uploads.reach:
-            return False
+        if not blob.term or blob.alone or blob.handed_on or blob.geometry is None or not self._uploads.reach:
+            return False  # alone: its client has nowhere else to go, so this node pulls in any case
         if not seeding.first_at or self._s.now - seeding.first_at < SHOWS_S:
             return False
         lines = sorted(self._s.peers[number].line for number in blob.neighbours)

@@ -42,7 +42,7 @@ class Settings:
 
     # uploads
     places: int = 4  # peers that are sent to at a time: 3 and 5 lose 0.03 of the bound
-    places_first: int = 2  # ... for claims while our line's rate is unknown: a slow holder shows twice as soon
+    places_first: int = 2  # ... for the first claims of all: a slow holder shows twice as soon
     places_most: int = 8  # beside receivers that drain at under half of our free rate
     queued_at_place: int = 8  # requests of the peer that has the place
 

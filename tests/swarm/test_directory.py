@@ -885,3 +885,15 @@ def test_lists_of_holdings_cost_by_their_length() -> None:
     for _ in range(MESSAGES_BURST // (1 + 64)):
         o.holdings("a", *[digest_of(str(i)) for i in range(1024)])
     assert sum(o.announce("a", digest_of(str(i))) is not None for i in range(100)) < 70
+
+
+def test_one_pause_is_counted_once() -> None:
+    """Whoever comes while it lasts meets the same one, and says so; the registry was asked once."""
+    o = Office("a", "b", "c", "d", "e")
+    for name in "abcde":
+        o.announce(name)
+    for name in "abcd":
+        o.release(name, "limited", retry_s=2)
+    assert o.failures() == []
+    o.wait(2.2)
+    assert o.holder() != ""

@@ -631,6 +631,14 @@ def test_else_it_keeps_the_lease(seconds: float, rates: tuple[float, ...]) -> No
     assert not handed_on(p)
 
 
+def test_nor_while_a_client_has_nowhere_else_to_go() -> None:
+    p = seeder(*"bcde", pieces=6)
+    p.want(alone=True)
+    one_left(p, 3.0)
+    lines(p, 10, 10, 10)
+    assert not handed_on(p)
+
+
 def test_nor_before_it_had_time_to_show() -> None:
     p = seeder(*"bcde", pieces=0)
     p.now += 2.0
@@ -725,5 +733,14 @@ def test_an_answer_that_crossed_the_release_is_no_new_lease() -> None:
     p.lease(term=1, fresh=False)
     assert [c for c in p.wait(3) if isinstance(c, Pull)] == []
     assert p.blob().term == 0
+    p.lease(term=2)
+    assert p.blob().term == 2
+
+
+def test_a_term_that_a_liar_named_does_not_keep_others_from_it() -> None:
+    p = seeder("b", pieces=0)
+    p.event(PullEnded(BLOB, "unreachable"))
+    p.lease(term=1 << 33, fresh=False)
+    p.event(PullEnded(BLOB, "unreachable"))
     p.lease(term=2)
     assert p.blob().term == 2
