@@ -72,9 +72,7 @@ class Uploads:
         self._ended = 0  # transfers
         self._usual_s = 0.0  # that one transfer takes
         self._usual_drain = 0.0  # bytes/s at which one transfer usually goes out
-        self._reach = (
-            0.0  # bytes/s at which one transfer goes out; follows slow ones slowly
-        )
+        self._reach = 0.0  # bytes/s at which one transfer goes out; follows slow ones slowly
         self._sent = 0  # bytes, since
         self._sent_since = 0.0  # ... when the places were last empty, or the line's rate was last looked at
         self.rate = 0.0  # bytes/s of our line, as far as one could see
