@@ -6,9 +6,7 @@ import trio
 
 CHUNK_SIZE_MAX = 1024 * 1024  # bytes: one worker-thread hop for each; 4 MiB are no faster, and wait longer in memory
 CHUNK_SIZE_SMALL = 256 * 1024  # bytes: lent when the large ones are out; one run of a piece
-LARGE_MAX = (
-    12 * 1024 * 1024
-)  # bytes lent in large buffers; the rest is for small ones, one for each request that is out
+LARGE_MAX = 12 * 1024 * 1024  # bytes lent in large buffers; the rest is for small ones, one for each request
 TOTAL_MAX = 20 * 1024 * 1024  # bytes lent at a time; with the pulls' buffers below 32 MiB
 
 

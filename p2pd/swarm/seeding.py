@@ -56,6 +56,7 @@ class Seeding:
     piece_s: float = 0.0  # upstream's time for one piece, unhindered
     best_s: float = NEVER  # the least that was
     first_at: float = 0.0  # when upstream's first piece came
+    carried_before: int = 0  # bytes that our line had carried by then
     pulled: int = 0
     tick_at: float = 0.0
     shown_in: dict[str, int] = field(default_factory=dict)  # zone -> pieces that its nodes were shown
@@ -194,7 +195,8 @@ class Seeder:
         seeding.piece_s += weight * (seconds - seeding.piece_s)
         seeding.best_s = min(seeding.best_s, seeding.piece_s)
         self._s.pull_slowed = seeding.piece_s > SLOWED * seeding.best_s
-        seeding.first_at = seeding.first_at or self._s.now
+        if not seeding.first_at:
+            seeding.first_at, seeding.carried_before = self._s.now, self._uploads.carried
         seeding.pulled += 1
         seeding.progress += 1
         self.show(blob)
@@ -395,17 +397,21 @@ class Seeder:
         line, and theirs are faster.
 
         What a node has seen its line carry is less than it could, the more so at the start: we compare with the
-        quarter that says most. So many would have to lie to take the lease from us, and could do it once.
+        quarter that says most. So many would have to lie to take the lease from us, and could do it once. Of our own
+        line we believe the better of what single transfers show and of all that it carried since the first piece: on
+        a busy machine each transfer takes long, and yet all of it leaves.
         """
         if not blob.term or blob.alone or blob.handed_on or blob.geometry is None or not self._uploads.reach:
             return False  # alone: its client has nowhere else to go, so this node pulls in any case
-        if not seeding.first_at or self._s.now - seeding.first_at < SHOWS_S:
+        shown_s = self._s.now - seeding.first_at
+        if not seeding.first_at or shown_s < SHOWS_S:
             return False
         lines = sorted(self._s.peers[number].line for number in blob.neighbours)
         lines = lines[bisect_right(lines, 0.0) :]
         if len(lines) < LINES_KNOWN:
             return False
-        mine, theirs, size = self._uploads.reach, lines[3 * (len(lines) - 1) // 4], blob.geometry.piece_size
+        mine = max(self._uploads.reach, (self._uploads.carried - seeding.carried_before) / shown_s)
+        theirs, size = lines[3 * (len(lines) - 1) // 4], blob.geometry.piece_size
         rest = (blob.geometry.count - blob.left.bit_count()) * size
         return rest / mine > SLOWER * rest / theirs + HAND_ON_S
 

@@ -75,6 +75,7 @@ class Uploads:
         self._reach = 0.0  # bytes/s at which one transfer goes out; follows slow ones slowly
         self._sent = 0  # bytes, since
         self._sent_since = 0.0  # ... when the places were last empty, or the line's rate was last looked at
+        self.carried = 0  # bytes that went out from here, in whole pieces, of all blobs
         self.rate = 0.0  # bytes/s of our line, as far as one could see
 
     @property
@@ -281,6 +282,7 @@ class Uploads:
         is_fast = took * self._usual_drain < sending.length
         self._usual_drain = blend(self._usual_drain, sending.length, took, DRAIN_WEIGHT if is_fast else RATE_DOWN)
         self._sent += sending.length
+        self.carried += sending.length
         busy_s = self._s.now - self._sent_since
         if busy_s >= LINE_S:
             is_fast = busy_s * self.rate < self._sent

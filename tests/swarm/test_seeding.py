@@ -631,6 +631,20 @@ def test_else_it_keeps_the_lease(seconds: float, rates: tuple[float, ...]) -> No
     assert not handed_on(p)
 
 
+def test_nor_where_each_transfer_takes_long_but_all_of_it_leaves() -> None:
+    """On a busy machine: four pieces in three seconds, each in three."""
+    p = seeder(*"bcde", pieces=6, places_first=4)
+    shown = {name: next(iter(p.blob().neighbours[p.numbers[name]].shown)) for name in "bcde"}
+    for rid, (name, index) in enumerate(shown.items()):
+        p.request(name, rid, index)
+        assert [u.index for u in p.of(Upload)] == [index]
+    p.now += 3.0
+    for rid, name in enumerate(shown):
+        p.uploaded(name, rid)
+    lines(p, 10, 10, 10)
+    assert not handed_on(p)
+
+
 def test_nor_while_a_client_has_nowhere_else_to_go() -> None:
     p = seeder(*"bcde", pieces=6)
     p.want(alone=True)
