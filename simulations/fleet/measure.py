@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from p2pd.swarm.pieces import Geometry
 from simulations.fleet.links import LinkSampler, Timeline
 from simulations.fleet.plan import FleetPlan, bound
 from simulations.fleet.reader import Client, Reading, pull_all
@@ -30,7 +31,6 @@ from simulations.lab import (
     core_wait_seconds,
     cpu_seconds,
 )
-from simulations.lab.images import pieces
 
 REPOSITORY = "measured/fleet"
 BUSY_MAX = 0.85  # of all cores: above it a figure says more about the machine than about the program
@@ -163,7 +163,7 @@ def _figures(fleet: Fleet, image: Image, readings: list[Reading], timeline: Time
     traffic = fleet.front.traffic()
     digests = [blob.digest for blob in image.blobs]
     metrics = [node.metrics() for node in fleet.nodes]
-    transfers = plan.nodes * sum(pieces(layer.size) for layer in image.layers)
+    transfers = plan.nodes * sum(Geometry.of(layer.size).count for layer in image.layers)
     moved = plan.nodes * image.size
     seconds = tuple(sorted(reading.seconds for reading in readings))
     down, up = timeline.use(plan.link, seconds[-1])

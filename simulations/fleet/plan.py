@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import floor, log2
 
-from simulations.lab.images import pieces
+from p2pd.swarm.pieces import Geometry
 from simulations.lab.nodes import Settings
 
 NODES_MAX = 200  # network namespaces on one switch, and what one machine's memory holds
@@ -48,6 +48,6 @@ def bound(plan: FleetPlan) -> float:
 
     `link` is the rate of the link itself: the headers of Ethernet, IP and TCP, 4.6 % of the payload, count against us.
     """
-    count = sum(pieces(size) for size in plan.layers)
+    count = sum(Geometry.of(size).count for size in plan.layers)
     spread = sum(plan.layers) / plan.link * (1 + floor(log2(plan.nodes)) / count)
     return max(spread, sum(plan.layers) / plan.upstream_link)

@@ -7,7 +7,7 @@ but what makes a fleet's certificates.
 
 from simulations.lab.containerd import Containerd, Pull, RunningPull, write_hosts
 from simulations.lab.cpu import Busy, anonymous_bytes, core_wait_seconds, cpu_seconds, resident_bytes
-from simulations.lab.images import Blob, Image, Layer, build_image, build_index, pieces, push, read_layout
+from simulations.lab.images import Blob, Image, Layer, build_image, build_index, push, read_layout
 from simulations.lab.lab import REGISTRY_NAME, REGISTRY_NAME_PLAIN, Lab, Machine, Plan, reference
 from simulations.lab.netns import Fabric, Link, Member, remove_leftovers, socket_in
 from simulations.lab.nodes import Answer, Metrics, Node, Tracker, http_get
@@ -49,7 +49,6 @@ __all__ = [
     "cpu_seconds",
     "free_port",
     "http_get",
-    "pieces",
     "push",
     "read_layout",
     "reference",

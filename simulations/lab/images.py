@@ -27,8 +27,6 @@ SOURCE_FILES_MAX = 20_000  # enough for gigabytes; keeps the walk under a second
 SOURCE_FILE_MIN = 4 * 1024  # smaller ones would make a layer mostly tar headers
 SOURCE_FILE_MAX = 32 * 1024 * 1024
 
-PIECE_MIN, PIECE_MAX, PIECES_AIM = 128 * 1024, 16 * 1024 * 1024, 512
-
 LAYER_TAR = "application/vnd.oci.image.layer.v1.tar"
 LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -44,19 +42,6 @@ def cache_directory() -> Path:
     path = Path(os.environ.get("P2PD_LAB_CACHE") or Path(tempfile.gettempdir()) / f"p2pd-lab-cache-{os.getuid()}")
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path
-
-
-def piece_size(size: int) -> int:
-    """Bytes of a piece of a blob of `size` bytes: the smallest power of two that gives at most 512 pieces."""
-    piece = PIECE_MIN
-    while piece < PIECE_MAX and size > piece * PIECES_AIM:
-        piece *= 2
-    return piece
-
-
-def pieces(size: int) -> int:
-    """How many pieces a blob of `size` bytes has."""
-    return max(1, -(-size // piece_size(size)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,10 @@ import threading
 import time
 from dataclasses import dataclass, field
 
+from p2pd.swarm.pieces import Geometry
 from p2pd.units import format_rate, format_size, parse_rate, parse_size
 from tests.bench.table import print_table, verdict
-from tests.lab import Busy, Image, Lab, LabError, Layer, Plan, Pull, Warehouse, pieces, reference
+from tests.lab import Busy, Image, Lab, LabError, Layer, Plan, Pull, Warehouse, reference
 from tests.lab.netns import CONGESTION_CONTROL
 
 REPOSITORY = "bench/fanout"
@@ -66,7 +67,7 @@ class FirstPiece:
 
 def bound(image: Image, nodes: int, link: float) -> float:
     """Seconds that no schedule can beat."""
-    count = sum(pieces(layer.size) for layer in image.layers)
+    count = sum(Geometry.of(layer.size).count for layer in image.layers)
     return image.size / link * (1 + math.floor(math.log2(nodes)) / count)
 
 

@@ -8,8 +8,6 @@ from simulations.lab.images import (
     build_image,
     build_index,
     build_layer,
-    piece_size,
-    pieces,
     push,
 )
 
@@ -21,7 +19,5 @@ __all__ = [
     "build_image",
     "build_index",
     "build_layer",
-    "piece_size",
-    "pieces",
     "push",
 ]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.images import Layer, build_image, build_index, build_layer, piece_size, pieces
+from tests.lab.images import Layer, build_image, build_index, build_layer
 
 
 @pytest.fixture(autouse=True)
@@ -46,13 +46,6 @@ def test_a_layer_of_the_same_spec_is_the_same_and_of_another_seed_is_not(
     again, _ = build_layer(Layer(1_000_000, seed=1))
     assert one.digest == again.digest != other.digest
     assert one.path != again.path
-
-
-def test_pieces_follow_the_protocol() -> None:
-    assert pieces(1) == pieces(128 * 1024) == 1
-    assert pieces(40_000_000) == 306
-    assert (piece_size(512 * 128 * 1024), piece_size(512 * 128 * 1024 + 1)) == (128 * 1024, 256 * 1024)
-    assert piece_size(100 * 10**9) == 16 * 1024 * 1024
 
 
 def test_an_image_is_a_layout_that_umoci_reads_and_unpacks(tmp_path: Path) -> None:
