@@ -507,9 +507,9 @@ class Node:
     def _on_request(self, peer: Peer, m: Request) -> None:
         blob = self.state.blobs.get(m.digest)
         if blob is None or not blob.present >> m.index & 1 or peer.number not in blob.neighbours:
-            self.uploads.refuse(peer, m.rid, "absent")
+            self.uploads.refuse(peer, m, "absent")
         elif objection := self.seeder.objection(blob, peer.number, m.index):
-            self.uploads.refuse(peer, m.rid, objection)
+            self.uploads.refuse(peer, m, objection)
         else:
             claimed = blob.seeding and m.index in blob.neighbours[peer.number].shown
             self.uploads.request(peer, blob, m, first=claimed)

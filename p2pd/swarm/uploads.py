@@ -24,6 +24,7 @@ SLOW_FLOOR_S: Final = 0.25  # a transfer is never called slow before this
 SLOW_FIRST_S: Final = 1.0  # ... nor before this, while our line's rate is not known
 SLOW_PIECES: Final = 8  # times what a piece would take with the line to itself: twice its time in one of four places
 TURN_PIECES: Final = 64  # after so many a peer leaves its place to one that was refused, if there is one
+TURN_LEAST: Final = 4  # ... and after so many, to one that is far behind it: who ends last is what counts
 REFUSED_MAX: Final = 64  # peers that are remembered as refused
 NOTICES: Final = 2  # for a place that gets free: the first may have found another meanwhile
 NOTICE_S: Final = 0.01  # ... and if none of them comes in this time, the next ones hear of it
@@ -60,6 +61,14 @@ class Place:
     queue: deque[Sending] = field(default_factory=deque)
 
 
+@dataclass(slots=True)
+class Refused:
+    """When a peer was refused last, and a piece of which blob."""
+
+    at: float
+    digest: bytes
+
+
 class Uploads:
     """The places, and who waits for one. `load` and `rate` are what the news advertise."""
 
@@ -67,7 +76,7 @@ class Uploads:
         self._s = state
         self._places: dict[int, Place] = {}
         self._waiting: deque[Sending] = deque()
-        self._refused: dict[int, float] = {}  # who was, and when last; those that wait longest first
+        self._refused: dict[int, Refused] = {}  # those that wait longest first
         self._notice_at = NEVER  # when the next ones hear of a place that is still free
         self._ended = 0  # transfers
         self._usual_s = 0.0  # that one transfer takes
@@ -114,7 +123,7 @@ class Uploads:
             settings = self._s.settings
             patience = max(2 * settings.refused_least_s, min(1.2 * settings.refused_wait_s, 3 * self._usual_s))
             since = self._s.now - patience
-            for peer in [peer for peer, at in self._refused.items() if at < since]:
+            for peer in [peer for peer, refused in self._refused.items() if refused.at < since]:
                 del self._refused[peer]
         return bool(self._refused)
 
@@ -142,7 +151,7 @@ class Uploads:
         place = self._places.get(peer.number)
         share = 1 / request.sources
         if first and self._claims_of(peer.number) >= self._s.settings.queued_at_place:
-            self._refuse(peer, request.rid, "busy")
+            self._refuse(peer, request.rid, request.digest, "busy")
         elif place is not None:
             place.share = share
             if first:
@@ -150,13 +159,13 @@ class Uploads:
             elif len(place.queue) < self._s.settings.queued_at_place:
                 place.queue.append(sending)
             else:
-                self._refuse(peer, request.rid, "busy")
+                self._refuse(peer, request.rid, request.digest, "busy")
         elif self._place_for_claim() if first else self._free_place() and not self._waiting:
             self._start(sending, share)
         elif first:
             self._waiting.insert(sum(1 for s in self._waiting if s.first), sending)
         else:
-            self._refuse(peer, request.rid, "busy")
+            self._refuse(peer, request.rid, request.digest, "busy")
 
     def _claims_of(self, peer: int) -> int:
         place = self._places.get(peer)
@@ -168,9 +177,9 @@ class Uploads:
         """Requests that are being sent, queued or waiting."""
         return len(self._all())
 
-    def refuse(self, peer: Peer, rid: int, reason: str) -> None:
+    def refuse(self, peer: Peer, request: Request, reason: str) -> None:
         """Say no for another reason than load."""
-        self._refuse(peer, rid, reason)
+        self._refuse(peer, request.rid, request.digest, reason)
 
     def served(self) -> Collection[int]:
         """The peers that have a place."""
@@ -224,10 +233,10 @@ class Uploads:
         while place.queue:
             following = place.queue.popleft()
             # What nobody else has goes before; and who was refused long enough gets a turn.
-            turn_is_over = bool(self._waiting) or (place.sent >= TURN_PIECES and bool(self._refused))
+            turn_is_over = bool(self._waiting) or self._turn_is_over(peer, place)
             if turn_is_over and not following.first:
                 for sending_not in (following, *place.queue):
-                    self._refuse(self._s.peers[peer], sending_not.rid, "busy")
+                    self._refuse(self._s.peers[peer], sending_not.rid, sending_not.digest, "busy")
                 place.queue.clear()
                 break
             if self._start(following, place.share, place):
@@ -236,8 +245,36 @@ class Uploads:
         self.pump()
         return sending
 
+    def _turn_is_over(self, peer: int, place: Place) -> bool:
+        if place.sent < TURN_LEAST or not self._refused:
+            return False
+        if place.sent >= TURN_PIECES:
+            return True
+        digest = place.current.digest
+        far_behind = self._progress(peer, digest) - self._s.settings.behind_pieces
+        return any(
+            refused.digest == digest and self._progress(other, digest) < far_behind and not self.is_slow(other)
+            for other, refused in self._refused.items()
+        )
+
+    def _progress(self, peer: int, digest: bytes) -> int:
+        """Pieces of a blob that a peer has."""
+        blob = self._s.blobs.get(digest)
+        neighbour = blob.neighbours.get(peer) if blob else None
+        return neighbour.have.bit_count() if neighbour else 0
+
+    def _refused_first(self, count: int) -> list[int]:
+        """Of those that were refused the ones that have least of what they asked for: who ends last is what counts."""
+
+        def share(peer: int) -> float:
+            digest = self._refused[peer].digest
+            blob = self._s.blobs.get(digest)
+            return self._progress(peer, digest) / blob.geometry.count if blob and blob.geometry else 0.0
+
+        return sorted(self._refused, key=share)[:count]
+
     def pump(self) -> None:
-        """Start what waits, while there are places; tell as many that were refused as there is room for."""
+        """Start what waits, while there are places; tell those that were refused and have least, as there is room."""
         while self._waiting and self._place_for_claim():
             sending = self._waiting.popleft()
             place = self._places.get(sending.peer)
@@ -251,7 +288,7 @@ class Uploads:
         if not self._still_refused() or not self._free_place():
             return
         self._notice_at = self._s.now + NOTICE_S
-        for number in list(self._refused)[:NOTICES]:
+        for number in self._refused_first(NOTICES):
             del self._refused[number]
             for digest in self._s.peers[number].blobs:
                 self._s.send(number, Have(digest, (), 0, self.load, int(self.rate), 0))
@@ -330,9 +367,9 @@ class Uploads:
         self._s.out.append(Upload(sending.peer, sending.rid, sending.digest, sending.index, vouchers))
         return True
 
-    def _refuse(self, peer: Peer, rid: int, reason: str) -> None:
+    def _refuse(self, peer: Peer, rid: int, digest: bytes, reason: str) -> None:
         self._s.send(peer.number, Refuse(rid, reason, self.load))
         if reason == "busy":
             self._s.out.append(Count("refused", 1))
             if peer.number in self._refused or len(self._refused) < REFUSED_MAX:
-                self._refused[peer.number] = self._s.now
+                self._refused[peer.number] = Refused(self._s.now, digest)

@@ -8,7 +8,7 @@ from p2pd.swarm.commands import Count, Send, StopUpload, Upload
 from p2pd.swarm.events import Stored
 from p2pd.swarm.messages import Cancel, GetLinks, Have, Refuse, Request, Vouch
 from p2pd.swarm.state import PROVED_TERM, RATE_MAX, blend
-from p2pd.swarm.uploads import FIRST_ONES, TURN_PIECES
+from p2pd.swarm.uploads import FIRST_ONES, TURN_LEAST, TURN_PIECES
 from p2pd.swarm.voucher import voucher_holds
 from tests.swarm.fakes import digest_of, key, verify
 from tests.swarm.play import BLOB, COUNT, STATES, Play, seeder, wanter
@@ -531,6 +531,61 @@ def test_a_peer_leaves_its_place_to_one_that_was_refused_after_a_turn() -> None:
         p.uploaded("greedy", rid - 1)
     assert p.refused("greedy") == [(TURN_PIECES, "busy")]
     assert [m.pieces for m in p.sent("b", Have)] == [()]  # there is room
+
+
+@pytest.mark.parametrize(
+    ("has", "others", "leaves"),
+    [
+        (5, 0, True),
+        (3, 0, True),
+        (2, 0, False),  # near enough
+        (5, 4, False),
+    ],
+)
+def test_a_peer_leaves_its_place_to_one_that_is_far_behind_it(has: int, others: int, leaves: bool) -> None:
+    p = holder("ahead", "b", behind_pieces=2)
+    p.have("ahead", *range(has))
+    p.have("b", *range(others))
+    p.request("ahead", 0, p.present[-1], sources=1)
+    p.request("b", 1, p.present[-1])
+    assert p.refused("b") == [(1, "busy")]
+    for rid in range(1, TURN_LEAST + 1):
+        p.request("ahead", rid, p.present[-1], sources=1)
+        p.request("b", 1 + rid, p.present[-1])  # it still waits
+        p.uploaded("ahead", rid - 1)
+        assert p.refused("ahead") == ([(rid, "busy")] if leaves and rid == TURN_LEAST else [])
+    assert [m.pieces for m in p.sent("b", Have)] == ([()] if leaves else [])  # there is room
+
+
+def test_but_not_to_one_that_takes_pieces_slowly() -> None:
+    p = holder("ahead", "slow", behind_pieces=2)
+    for rid in range(3):
+        p.request("ahead", rid, p.present[-1])
+        p.now += 0.1
+        p.uploaded("ahead", rid)
+    p.request("slow", 1, p.present[-1])
+    p.now += 0.8
+    p.uploaded("slow", 1)
+    p.have("ahead", *range(5))
+    p.request("ahead", 10, p.present[-1], sources=1)
+    for rid in range(11, 12 + TURN_LEAST):
+        p.request("ahead", rid, p.present[-1], sources=1)
+        p.node.uploads.refuse(p.node.state.peers[p.numbers["slow"]], Request(rid, BLOB, 0, False, 1), "busy")
+        p.now += 0.1
+        p.uploaded("ahead", rid - 1)
+        assert p.refused("ahead") == []
+
+
+def test_of_those_that_were_refused_the_ones_that_have_least_hear_first() -> None:
+    p = holder(*"bcdefgh")
+    for name, count in zip("fgh", (5, 3, 4), strict=True):
+        p.have(name, *range(count))
+    receivers(p, *"bcde")
+    for name in "fgh":
+        p.request(name, 1, p.present[-1], sources=4)
+    p.now += 0.1
+    p.uploaded("b", 1)
+    assert list(p.told(Have)) == ["g", "h"]
 
 
 def test_a_rate_stays_finite_however_many_pieces_take_no_time() -> None:
