@@ -34,6 +34,7 @@ VIEW_MAX = 4096  # instances: far above what one link holds; bounds what a flood
 BATCH_MAX = 64  # names looked up at a time
 TEXT_MAX = 200  # bytes of a zone or a name; a TXT string has at most 255 with its key (RFC 6763, section 6.1)
 RETRY_S = 10.0  # between attempts to open the sockets, and between looks at the machine's addresses
+CLOSE_S = 10.0  # for the goodbye: zeroconf itself takes a second, three of its limits make 9
 LOOKUP_S_MAX = 3.0  # zeroconf asks several times within it
 UNANSWERED_MAX = 2  # lookups in a row without an answer before an instance leaves the view: packets get lost
 RETRY_UNANSWERED_S_MAX = 300.0  # between lookups of a name that has stopped answering
@@ -200,9 +201,10 @@ class _Session:
                     await self._until_addresses_change(networks)
                     nursery.cancel_scope.cancel()
         finally:
-            # Says goodbye, so that the others need not wait for the end of our records.
-            with trio.CancelScope(shield=True), contextlib.suppress(_Trouble):
-                await _in_thread(zc.close)
+            # Says goodbye, so that the others need not wait for the end of our records. It waits for zeroconf's own
+            # threads, without a limit: the node's end must not hang on that.
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_S), contextlib.suppress(_Trouble):
+                await _in_thread(zc.close, abandon_on_cancel=True)
 
     async def _until_addresses_change(self, networks: list[Network]) -> None:
         while True:

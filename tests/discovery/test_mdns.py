@@ -216,6 +216,29 @@ async def test_a_bug_in_send_is_not_taken_for_the_network() -> None:
     assert caught.group_contains(OSError, match="a bug of ours")
 
 
+async def test_the_nodes_end_does_not_hang_on_the_goodbye(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mdns, "CLOSE_S", 0.1)
+    goes_on, closed = threading.Event(), threading.Event()
+    real = zeroconf.Zeroconf.close
+
+    def hangs(zc: zeroconf.Zeroconf) -> None:
+        goes_on.wait(60)
+        real(zc)
+        closed.set()
+
+    monkeypatch.setattr(zeroconf.Zeroconf, "close", hangs)
+    try:
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(lambda: run_mdns(node(1, "127.0.0.1"), ["lo"], "hangs", lambda view: None))
+                await trio.sleep(0.5)
+                nursery.cancel_scope.cancel()
+        assert not closed.is_set()
+    finally:
+        goes_on.set()
+    assert closed.wait(20)
+
+
 def ip(*arguments: str) -> None:
     subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)
 
