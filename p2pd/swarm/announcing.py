@@ -257,7 +257,7 @@ class Announcer:
         self._unreachable = {n: t for n, t in self._unreachable.items() if t > self._s.now}
         known = {p.contact.node_id for p in self._s.peers.values() if p.tracker < 0} | set(self._members)
         known -= {self._s.peers[number].contact.node_id for number in self._passed_over}
-        known = {n for n in known if n not in self._unreachable and not self._s.is_avoided(n)}
+        known = {n for n in known if n not in self._unreachable and not self._s.is_left_alone(n)}
         known.add(self._s.me.node_id)
         targets = []
         for node in highest(digest, known, 2):
@@ -424,6 +424,6 @@ class Announcer:
                 room -= 1
 
     def _is_stranger(self, contact: Contact) -> bool:
-        """Whether this is a node to call: neither this one, nor connected, nor avoided."""
+        """Whether this is a node to call: neither this one, nor connected, nor left alone."""
         node = contact.node_id
-        return node != self._s.me.node_id and node not in self._s.by_node and not self._s.is_avoided(node)
+        return node != self._s.me.node_id and node not in self._s.by_node and not self._s.is_left_alone(node)

@@ -168,7 +168,7 @@ class Node:
 
     def _peer_up(self, e: ev.PeerUp) -> None:
         state, node = self.state, e.contact.node_id
-        peer = Peer(e.peer, e.contact, e.key, e.outbound, e.tracker)
+        peer = Peer(e.peer, e.contact, e.key, e.outbound, e.tracker, state.now)
         if e.tracker < 0:
             inbound = sum(1 for p in state.peers.values() if not p.outbound)
             refusal = ""
@@ -176,6 +176,8 @@ class Node:
                 refusal = "this is myself"
             elif state.is_avoided(node):
                 refusal = "avoided"
+            elif state.is_brief(node):
+                refusal = "comes and goes"
             elif len(state.peers) >= state.settings.connections_max or (
                 not e.outbound and inbound >= state.settings.inbound_max
             ):
@@ -204,6 +206,8 @@ class Node:
     def _peer_down(self, e: ev.PeerDown) -> None:
         peer = self.state.peers.get(e.peer)
         if peer:
+            if peer.tracker < 0:
+                self.state.ended(peer)
             self._forget_peer(peer)
 
     def _renamed(self, e: ev.Renamed) -> None:

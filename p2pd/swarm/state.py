@@ -21,6 +21,10 @@ NEVER: Final = float("inf")
 PROVED_TERM: Final = 1 << 40  # of a voucher for what its signer proved: above every lease's term, so never retracted
 AVOIDED_MAX: Final = 4096
 RATE_MAX: Final = 1e12  # bytes/s that are believed: small pieces may seem to take no time at all, again and again
+BRIEF_S: Final = 1.0  # a connection that ends sooner brought nothing
+BRIEF_FREE: Final = 2  # such ones in a row: both sides may have called at once
+BRIEF_WAIT_MAX_S: Final = 60.0  # the wait doubles from BRIEF_S to this
+BRIEF_MAX: Final = 4096  # nodes of which that is remembered
 MET_MAX: Final = 4096  # nodes whose names are remembered, for when one of their signatures turns out false
 
 
@@ -33,6 +37,7 @@ class Peer:
     key: bytes
     outbound: bool
     tracker: int
+    since: float = 0.0  # when it connected
     blobs: dict[bytes, None] = field(default_factory=dict)  # in which it is our neighbour; in order: runs repeat
     # as an uploader to us
     load: int = 0  # hundredths of its line that are taken, as it last said
@@ -62,6 +67,14 @@ def blend(rate: float, length: int, seconds: float, weight: float) -> float:
 
 
 @dataclass(slots=True)
+class Brief:
+    """How often in a row a node was connected for a moment only, and until when it is left alone for that."""
+
+    times: int
+    until: float
+
+
+@dataclass(slots=True)
 class State:
     me: Contact
     key: bytes
@@ -76,6 +89,7 @@ class State:
     blobs: dict[bytes, Blob] = field(default_factory=dict)
     stored: OrderedDict[bytes, int] = field(default_factory=OrderedDict)  # proven, on disk: digest -> size; newest last
     avoided: dict[bytes, float] = field(default_factory=dict)  # node id -> until when
+    brief: dict[bytes, Brief] = field(default_factory=dict)  # node id -> its last connections
     met: OrderedDict[bytes, Contact] = field(default_factory=OrderedDict)  # nodes ever connected; newest last
     pulls: dict[bytes, None] = field(default_factory=dict)  # blobs that are being pulled from upstream
     pull_slowed: bool = False  # upstream's last pieces took longer than its best ones
@@ -113,6 +127,28 @@ class State:
             del self.avoided[node_id]
             return False
         return until is not None
+
+    def ended(self, peer: Peer) -> None:
+        """A connection is over. One that closes it again and again at once must not keep both of us, and the directory,
+        at it without end; nor does what it says it has count anew each time."""
+        node = peer.contact.node_id
+        before = self.brief.pop(node, None)
+        if self.now - peer.since >= BRIEF_S:
+            return
+        times = before.times + 1 if before else 1
+        pause = min(BRIEF_WAIT_MAX_S, BRIEF_S * 2.0 ** min(times - BRIEF_FREE - 1, 16)) if times > BRIEF_FREE else 0.0
+        self.brief[node] = Brief(times, self.now + pause)
+        if len(self.brief) > BRIEF_MAX:
+            del self.brief[next(iter(self.brief))]
+
+    def is_brief(self, node_id: bytes) -> bool:
+        """Whether a node is left alone for now, since its connections end as soon as they are there."""
+        brief = self.brief.get(node_id)
+        return brief is not None and brief.until > self.now
+
+    def is_left_alone(self, node_id: bytes) -> bool:
+        """Whether a node is not to be called now."""
+        return self.is_avoided(node_id) or self.is_brief(node_id)
 
     def voucher_term(self, blob: Blob) -> int:
         """The term of vouchers signed now: the lease's, but above what this node took back."""

@@ -9,6 +9,7 @@ from p2pd.swarm.commands import (
     Blame,
     Close,
     ComputeChain,
+    Connect,
     Drop,
     Fetch,
     Keep,
@@ -17,7 +18,18 @@ from p2pd.swarm.commands import (
     StopUpload,
     Upload,
 )
-from p2pd.swarm.events import ChainComputed, ConnectFailed, Evicted, PeerDown, Resumed, Stored, Tick, Unwant, Want
+from p2pd.swarm.events import (
+    ChainComputed,
+    ConnectFailed,
+    Evicted,
+    Members,
+    PeerDown,
+    Resumed,
+    Stored,
+    Tick,
+    Unwant,
+    Want,
+)
 from p2pd.swarm.messages import Cancel, Have, Join, Leave, News, Ping, Refuse, Request, Retract, Withdraw
 from p2pd.swarm.node import Node
 from p2pd.swarm.pieces import pack
@@ -90,6 +102,60 @@ def test_a_call_to_oneself_ends() -> None:
     p.up("me")
     assert [c.why for c in p.of(Close)] == ["this is myself"]
     assert not p.node.state.peers
+
+
+def called(p: Play, name: str) -> bool:
+    """Whether the node calls another one of which the tracker tells."""
+    p.answer(name)
+    return [c.contact.name for c in p.of(Connect)] == [name]
+
+
+def comes_and_goes(p: Play, name: str, times: int, seconds: float = 0.5) -> None:
+    for _ in range(times):
+        p.up(name)
+        p.now += seconds
+        p.down(name)
+
+
+def test_who_ends_each_connection_at_once_is_left_alone_for_longer_and_longer() -> None:
+    p = Play()
+    p.tracker()
+    p.want()
+    comes_and_goes(p, "b", 2)
+    assert called(p, "b")  # both sides may have called at once, and each ended one
+    for pause in (1, 2, 4, 8, 16, 32, 60, 60):
+        comes_and_goes(p, "b", 1)
+        p.now += pause - 0.01
+        assert not called(p, "b")
+        number = p.up("b", outbound=False)
+        assert p.of(Close) == [Close(number, "comes and goes")]
+        p.now += 0.02
+        assert called(p, "b")
+
+
+def test_but_not_who_stays_for_a_while() -> None:
+    p = Play()
+    p.tracker()
+    p.want()
+    comes_and_goes(p, "b", 20, seconds=1.0)
+    assert called(p, "b")
+    comes_and_goes(p, "b", 3)
+    p.now += 1.0
+    comes_and_goes(p, "b", 1, seconds=1.0)  # it is forgotten
+    comes_and_goes(p, "b", 2)
+    assert called(p, "b")
+
+
+def test_who_comes_and_goes_is_no_directory() -> None:
+    """It may rank highest for a blob: then nobody would ever be asked."""
+    p = Play(settle_s=0.0)
+    p.event(Members((contact("b"),)))
+    for _ in range(6):
+        p.now += 60
+        comes_and_goes(p, "b", 1)
+    p.want()
+    assert [c for c in (*p.done, *p.wait(3)) if isinstance(c, Connect)] == []
+    assert p.blob().term == 1  # of its own directory
 
 
 def test_places_are_kept_free_to_reach_out() -> None:
