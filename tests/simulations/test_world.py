@@ -108,7 +108,9 @@ def test_layers_that_take_a_slow_line_longer_than_a_client_waits_send_nobody_to_
     """One after another they take 40 s each, and a client is given up after 20 s without a byte."""
     result = run(nodes=12, image=(40_000_000, 40_000_000), link=10e6, stragglers=Share(0.2, 0.1))
     assert result["unfinished"] == result["bypassed_layers"] == result["stalled_clients"] == 0
-    assert result["upstream_copies"] <= 1.001  # what was on its way when a slow node handed the lease on
+    # A slow node hands a lease on, and its word of what it has stands behind the pieces that it sends: the next holder
+    # waits for it for a second, and may pull as many pieces again as go to the others at a time.
+    assert result["upstream_copies"] <= 1.01
 
 
 @pytest.mark.parametrize("which", ["up", "down"])
