@@ -9,7 +9,7 @@ to 2 % of it, unless the others are so slow that the seeder's own client would g
 
 A slow line: upstream's one copy leaves over the seeder's line. One that is far slower than the others' hands the lease
 on, once, and what it pulled and nobody else has yet is still shown by claims. In 60 nodes of which 6 have a tenth of
-the rate that makes a rollout that began at one of them 1.4 to 1.5 times the bound, and was 10 times.
+the rate that makes a rollout that began at one of them 1.3 to 1.6 times the bound, and was 10 times.
 """
 
 from __future__ import annotations

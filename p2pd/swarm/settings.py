@@ -18,7 +18,8 @@ class Settings:
 
     # downloads
     sources: int = 4  # uploaders that we ask at a time: as many as `places`, or one end of the lines stands idle
-    behind_pieces: int = 12  # behind the neighbours: one source more; three times as many: two; ahead: one less
+    behind_pieces: int = 12  # behind the neighbours: one source more; three times as many: two; ahead: one less;
+    # ... and who is so far behind a peer that is sent to takes over its place: p2pd.swarm.uploads
     sources_most: int = 10  # ... if some of them are slow
     requests_most: int = 32
     at_one_uploader: int = 2  # of ours, one under way and one queued: no gap between two pieces

@@ -232,7 +232,7 @@ class Uploads:
             self._note_rate(sending)
         while place.queue:
             following = place.queue.popleft()
-            # What nobody else has goes before; and who was refused long enough gets a turn.
+            # What nobody else has goes before; and who was refused gets a turn, sooner if it is far behind.
             turn_is_over = bool(self._waiting) or self._turn_is_over(peer, place)
             if turn_is_over and not following.first:
                 for sending_not in (following, *place.queue):

@@ -576,6 +576,20 @@ def test_but_not_to_one_that_takes_pieces_slowly() -> None:
         assert p.refused("ahead") == []
 
 
+def test_nor_to_one_that_asked_for_another_blob() -> None:
+    """What it has of this one says nothing then."""
+    p = holder("ahead", "b", behind_pieces=2)
+    p.have("ahead", *range(5))
+    p.request("ahead", 0, p.present[-1], sources=1)
+    for rid in range(1, TURN_LEAST + 2):
+        p.request("ahead", rid, p.present[-1], sources=1)
+        p.node.uploads.refuse(
+            p.node.state.peers[p.numbers["b"]], Request(rid, digest_of("another"), 0, False, 1), "busy"
+        )
+        p.uploaded("ahead", rid - 1)
+        assert p.refused("ahead") == []
+
+
 def test_of_those_that_were_refused_the_ones_that_have_least_hear_first() -> None:
     p = holder(*"bcdefgh")
     for name, count in zip("fgh", (5, 3, 4), strict=True):
