@@ -365,7 +365,7 @@ class Directory:
                 member.failure, member.failed_until = "wrong-bytes", now + FAILURE_S
         held_until = self._holds.get(blob.upstream, 0.0)
         if held_until > now:  # the registry asked one of us to wait: that holds for all of us
-            if held_until - now <= WORTH_WAITING_S and blob.limited < LIMITED_MAX:
+            if self._pause_is_short(blob, now):
                 return []
             for _, member in wanters:
                 member.failure, member.failed_until = "limited", held_until
@@ -407,9 +407,16 @@ class Directory:
         return [(node, self._answer(blob, node, 0, now)) for node, _ in untold]
 
     def _may_come_right(self, blob: Blob, now: float) -> bool:
-        """Whether it is too early to call the blob failed: who asked first may have met upstream's one bad answer."""
+        """Whether it is too early to call the blob failed: the registry asked to wait a little, or who asked first may
+        have met upstream's one bad answer."""
+        if self._pause_is_short(blob, now):
+            return True
         wanters = (m for m in blob.members.values() if m.wanting)
         return now < blob.born + YOUNG_S and any(m.failure in _MAY_FARE_BETTER for m in wanters)
+
+    def _pause_is_short(self, blob: Blob, now: float) -> bool:
+        """Whether the registry asked to wait, and for no longer than the clients may be asked to."""
+        return 0 < self._holds.get(blob.upstream, 0.0) - now <= WORTH_WAITING_S and blob.limited < LIMITED_MAX
 
     def _lost_at(self, blob: Blob, lease: Lease) -> float:
         return lease.progress_at + self._slack(blob) * max(PROGRESS_S, PROGRESS_LINKS * lease.link_s)

@@ -44,6 +44,11 @@ disabled_plugins = [{disabled}]
   address = "{socket}.ttrpc"
 [plugins."io.containerd.internal.v1.opt"]
   path = "{root}/opt"
+# What a pull that failed has left must stand still while a test looks at it: no garbage is collected.
+[plugins."io.containerd.gc.v1.scheduler"]
+  mutation_threshold = 0
+  startup_delay = "24h"
+  schedule_delay = "24h"
 """
 _CRI_CONFIG = """\
 [plugins."io.containerd.grpc.v1.cri".containerd]

@@ -897,3 +897,15 @@ def test_one_pause_is_counted_once() -> None:
     assert o.failures() == []
     o.wait(2.2)
     assert o.holder() != ""
+
+
+def test_a_short_pause_is_no_failure_to_who_met_it_alone() -> None:
+    """The first node of a rollout: it announces again while nobody else wants the blob yet."""
+    o = Office("a", "b")
+    o.announce("a")
+    o.release("a", "limited", retry_s=2)
+    assert o.announce("a").failure == ""
+    assert o.announce("b").failure == ""
+    assert o.failures() == []
+    o.wait(2.2)
+    assert o.holder() != ""
