@@ -17,6 +17,7 @@ from p2pd.fleet import FleetError, FleetFiles, Membership, NodeKey
 from p2pd.notify import Notifier
 from p2pd.peers.handshake import FLEET_INSECURE, FLEET_MEMBERS
 from tracker.admin import Shown
+from tracker.garbage import Garbage
 from tracker.server import Tracker
 
 log = logging.getLogger("p2pd.tracker")
@@ -98,17 +99,19 @@ async def _serve(address: Address, admin: Address | None, membership: Membership
     listeners = await _listen(address, "--listen")
     admin_listeners = await _listen(admin, "--admin") if admin else []
     shown = Shown(membership)
+    garbage = Garbage()
     if membership is None:
-        tracker = Tracker(FLEET_INSECURE, NodeKey.generate().public, on_refused=shown.refused)
+        tracker = Tracker(
+            FLEET_INSECURE, NodeKey.generate().public, on_refused=shown.refused, on_left=garbage.node_left
+        )
     else:
         key = membership.identity.key.public
-        tracker = Tracker(FLEET_MEMBERS, key, lambda: membership.identity, shown.refused)
+        tracker = Tracker(FLEET_MEMBERS, key, lambda: membership.identity, shown.refused, garbage.node_left)
         membership.on_change = tracker.identity_changed
     shown.summary = tracker.summary
     notifier = Notifier()
     async with trio.open_nursery() as nursery:
-        for listener in listeners:
-            nursery.start_soon(tracker.serve, listener, nursery)
+        nursery.start_soon(tracker.serve, listeners)
         nursery.start_soon(tracker.tick)
         if admin_listeners:
             nursery.start_soon(serve_admin, admin_listeners, shown)

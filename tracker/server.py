@@ -24,14 +24,14 @@ from p2pd.peers.transport import ConnectionLost
 from p2pd.ratelimit import RateLimit
 from p2pd.swarm.directory import Directory
 from p2pd.swarm.messages import PROTOCOL_VERSION, Contact, Hello, Message, ProtocolError
+from tracker.waiting import WaitingRoom
 
 log = logging.getLogger("p2pd.tracker")
 
 NODES_MAX = 20_000
 HANDSHAKES_MAX = 4096  # strangers that have not said hello: a whole fleet may come back in the same second
 TICK_S = 0.1
-ACCEPT_GAP_S = 0.002  # between two callers: a fleet that comes back at once must leave time for who is there already
-ACCEPT_PAUSE_S = 0.1
+ADMIT_GAP_S = 0.002  # between two callers: a fleet that comes back at once must leave time for who is there already
 CUT_OFF_S = 60.0  # a node that floods
 CUT_OFF_MAX = 1024  # nodes remembered
 
@@ -66,12 +66,14 @@ class Tracker:
         key: bytes,
         contexts: Callable[[], Contexts | None] = lambda: None,
         on_refused: Callable[[str], None] = lambda reason: None,
+        on_left: Callable[[int], None] = lambda still_here: None,
     ) -> None:
         self._directory = Directory(Random(SystemRandom().random()), trio.current_time())
         self._nodes: dict[bytes, Node] = {}
         self._hello = Hello(PROTOCOL_VERSION, key, "tracker", "", "", 0, fleet)
         self._contexts = contexts
         self._refusals = Refusals(log, on_refused)
+        self._on_left = on_left
         self._cut_off: OrderedDict[bytes, float] = OrderedDict()  # node -> until when
         self._doorstep = Doorstep(HANDSHAKES_MAX)
         self._intake = Intake()  # of nothing: a tracker asks for no pieces
@@ -105,20 +107,22 @@ class Tracker:
             if self._directory.watching:
                 self._send(self._directory.tick(trio.current_time()))
 
-    async def serve(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
-        """Accept nodes, for ever."""
-        while True:
+    async def serve(self, listeners: list[trio.SocketListener]) -> None:
+        """Let nodes in, for ever."""
+        async with trio.open_nursery() as nursery:
+            waiting = WaitingRoom()
+            for listener in listeners:
+                nursery.start_soon(waiting.gather, listener)
             try:
-                stream = await listener.accept()
-            except OSError as error:
-                log.warning("can't accept a node: %s", error.strerror)
-                await trio.sleep(ACCEPT_PAUSE_S)
-                continue
-            if len(self._nodes) >= NODES_MAX:
-                await stream.aclose()
-                continue
-            nursery.start_soon(self._converse, stream.socket)
-            await trio.sleep(ACCEPT_GAP_S)
+                while True:
+                    sock = await waiting.newest()
+                    if len(self._nodes) >= NODES_MAX:
+                        sock.close()
+                        continue
+                    nursery.start_soon(self._converse, sock)
+                    await trio.sleep(ADMIT_GAP_S)
+            finally:
+                waiting.close()
 
     async def _converse(self, sock: trio.socket.SocketType) -> None:
         host = "a stranger"
@@ -151,6 +155,7 @@ class Tracker:
             if self._nodes.get(contact.node_id) is node:
                 del self._nodes[contact.node_id]
                 self._send(self._directory.disconnected(contact.node_id, trio.current_time()))
+            self._on_left(len(self._nodes))
 
     def _send(self, out: list[tuple[bytes, Message]]) -> None:
         for node_id, message in out:

@@ -21,6 +21,7 @@ from p2pd.ratelimit import RateLimit
 from p2pd.swarm.messages import RUN_SIZE_MAX, Hello, Message, Ping, ProtocolError, Run, encode
 
 WATCH_S = 5.0  # look so often whether the other side moves, and whether there is something to say
+QUIET_S = 7.5  # said nothing for so long: a word is due; with WATCH_S it comes within 12.5 s
 SILENCE_S = 20.0  # nothing heard for so long: the other side is dead
 DRAIN_MIN = 64 * 1024  # bytes that the other side takes within WATCH_S while it is sent something: slower ones are cut
 QUEUE_BYTES_MAX = 4 * 1024 * 1024  # of frames waiting to go out: a peer that does not read them is cut
@@ -349,5 +350,5 @@ class Connection:
             is_blocked = since is not None and now - since >= WATCH_S
             if is_blocked and acknowledged - before < DRAIN_MIN:
                 raise ConnectionLost(f"took less than {DRAIN_MIN // 1024} KiB in {WATCH_S:g} s")
-            if now - self._spoke_at >= WATCH_S / 2 and not self._queue:
+            if now - self._spoke_at >= QUIET_S and not self._queue:
                 self.send(Ping())

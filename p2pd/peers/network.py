@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import random
 from collections.abc import Callable
 from typing import Protocol
 
@@ -348,7 +349,7 @@ class Network:
                 log.warning("tracker %s: %s", address, why)
                 if trio.current_time() - connected_at >= TRACKER_STEADY_S:
                     pause = TRACKER_RETRY_S[0]
-            await trio.sleep(pause)
+            await trio.sleep(pause * random.uniform(0.5, 1.5))  # else a fleet comes back in the same moment, again
             pause = min(2 * pause, TRACKER_RETRY_S[1])
 
     async def _converse(

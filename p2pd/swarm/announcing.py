@@ -26,6 +26,7 @@ RELEASE_RETRY_MAX_S: Final = 86400
 PATIENCE_S: Final = 11.0  # nothing comes while the directory names a holder: time enough for an honest one to mend it
 FAILURES_MAX: Final = 1024  # blobs of which this node's own failure is remembered
 CLAIM_ASK_S: Final = 0.5  # after a claim, or a lease lost to one, until the directory is asked
+TOGETHER: Final = 0.2  # of the pause between two announcements: as far as the dice may part those of two blobs
 STARVES_S: Final = 1.0  # without a piece: then the directory is told every `announce_hungry_s`
 PASSED_OVER_S: Final = 60.0  # a directory that was caught, or under which nothing moves
 HOLD_TOLD_MAX_S: Final = 600  # a pause that others tell of is believed for so long; one's own 429 for all of it
@@ -40,6 +41,7 @@ class Told:
     """When and to whom a blob was announced last."""
 
     next_at: float
+    early_at: float = NEVER  # from then on it goes along with another blob's: ten in one record cost little more
     targets: tuple[int, ...] = ()
     since: float = 0.0  # when the first of them became the first
     look_at: float = NEVER  # when to see whether pieces still come; if not, the directory is to hear of it before long
@@ -134,10 +136,12 @@ class Announcer:
         if self._soonest > self._s.now:
             return
         self._soonest = NEVER
-        for digest, told in list(self._told.items()):
+        for digest, told in self._told.items():
             if told.look_at <= self._s.now:
                 self._look(digest, told)
-            if told.next_at <= self._s.now:
+        is_one_due = any(told.next_at <= self._s.now for told in self._told.values())
+        for digest, told in list(self._told.items()):
+            if is_one_due and min(told.next_at, told.early_at) <= self._s.now:
                 blob = self._s.blobs.get(digest)
                 if blob is None:
                     self._told.pop(digest, None)
@@ -174,6 +178,7 @@ class Announcer:
             pause = settings.announce_calm_s
         told.look_at = now + settings.announce_hungry_s if blob.hungry else NEVER
         told.next_at = now + pause * (0.9 + 0.2 * self._s.random.random())
+        told.early_at = told.next_at - TOGETHER * pause
         if told.targets[:1] != targets[:1]:
             told.since = now
         told.targets = targets
@@ -410,7 +415,7 @@ class Announcer:
             self._seeder.stop(blob)
         # Not at once: two directories that name different holders must not be played against each other without end.
         told = self._told.setdefault(blob.digest, Told(self._s.now))
-        told.next_at = self._s.now + CLAIM_ASK_S
+        told.next_at, told.early_at = self._s.now + CLAIM_ASK_S, NEVER
         self._soonest = min(self._soonest, told.next_at)
 
     def _meet(self, blob: Blob, contacts: tuple[Contact, ...]) -> None:

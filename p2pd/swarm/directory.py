@@ -96,7 +96,13 @@ class Roster:
 
     def sample(self, most: int, random: Random) -> list[bytes]:
         """So many of them, or all, none twice."""
-        return random.sample(self._order, min(len(self._order), most))
+        order, count = self._order, len(self._order)
+        if count < 3 * most:
+            return random.sample(order, min(count, most))
+        chosen: dict[bytes, None] = {}
+        while len(chosen) < most:  # a third of what `Random.sample` takes, and a tracker does little else
+            chosen[order[int(random.random() * count)]] = None
+        return list(chosen)
 
 
 @dataclass(slots=True)
@@ -552,12 +558,9 @@ class Directory:
     def _pick(self, blob: Blob, roster: Roster, asker: bytes, need: int) -> list[bytes]:
         """So many at random that can be called. Those who came first would be told to everybody: of twice as many,
         take who was told to the fewest."""
-        found = [n for n in roster.sample(2 * need + 1, self._random) if n != asker and self._can_be_called(n)]
+        nodes, members = self._nodes, blob.members
+        found = [node for node in roster.sample(2 * need + 1, self._random) if node != asker and nodes[node].port]
         at_random = min(len(found), need) // 2
         rest = found[at_random:]
-        rest.sort(key=lambda node: blob.members[node].handed_out)
+        rest.sort(key=lambda node: members[node].handed_out)
         return (found[:at_random] + rest)[:need]
-
-    def _can_be_called(self, node: bytes) -> bool:
-        contact = self._nodes.get(node)
-        return contact is not None and bool(contact.port)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any, Final, get_type_hints
 
 import msgpack
@@ -374,7 +375,8 @@ def _field_checks(kind: type) -> tuple[tuple[str, Callable[[Any], bool]], ...]:
 
 
 _FORMS = {NUMBERS[kind]: (kind, _field_checks(kind)) for kind in _TYPES}
-_NAMES = {kind: tuple(field.name for field in fields(kind)) for kind in (*_TYPES, Contact)}
+_NAMES = {kind: tuple(field.name for field in fields(kind)) for kind in (*_TYPES, Contact, Have)}
+_CONTACT_PARTS, _HAVE_PARTS = attrgetter(*_NAMES[Contact]), attrgetter(*_NAMES[Have])
 _CONTACT_CHECKS = _field_checks(Contact)
 _HAVE_CHECKS = _field_checks(Have)
 
@@ -386,9 +388,9 @@ def encode(message: Message) -> bytes:
     for name in _NAMES[kind]:
         value = getattr(message, name)
         if kind is Answer and name == "peers":
-            value = [[getattr(contact, part) for part in _NAMES[Contact]] for contact in value]
+            value = [*map(_CONTACT_PARTS, value)]
         elif kind is News:
-            value = [[getattr(have, part) for part in _NAMES[Have]] for have in value]
+            value = [*map(_HAVE_PARTS, value)]
         values.append(value)
     body = msgpack.packb(values, use_bin_type=True)
     return FRAME_HEADER.pack(len(body)) + body

@@ -4,10 +4,10 @@
     python -m tests.bench.tracker_load --short
 
 The real p2pd-tracker runs on one core, with TLS. The nodes are spoken by hand on the other cores: each has a
-certificate of its own, connects at a random moment within `--arrive` seconds, and announces the same ten blobs as a
-daemon does that gets them from peers: at once, then again after two seconds with fewer neighbours wanted, then at the
-calm interval; who gets a lease renews it every two seconds. They do nothing else, and read no more of an answer than
-whose it is.
+certificate of its own, connects at a random moment within `--arrive` seconds (and again, with a daemon's patience and
+pauses, until it is let in), and announces the same ten blobs as a daemon does that gets them from peers: at once, then
+again after two seconds with fewer neighbours wanted, then at the calm interval; who gets a lease renews it every two
+seconds. They do nothing else, and read no more of an answer than whose it is.
 
 An answer's time is from the send to the answer at the node, the nodes' own lateness included; that is shown beside it.
 Needs about twice as many file descriptors in each process as it has nodes (ulimit -n); runs on loopback only.
@@ -16,7 +16,6 @@ Needs about twice as many file descriptors in each process as it has nodes (ulim
 from __future__ import annotations
 
 import argparse
-import heapq
 import json
 import os
 import resource
@@ -37,8 +36,10 @@ import trio
 from p2pd.fleet import NodeKey
 from p2pd.peers.frames import FrameReader
 from p2pd.peers.handshake import FLEET_INSECURE, FLEET_MEMBERS, shake_hands
+from p2pd.peers.network import TRACKER_RETRY_S
 from p2pd.peers.tls import TlsTransport
 from p2pd.peers.transport import ConnectionLost, PlainTransport, Transport
+from p2pd.swarm.announcing import TOGETHER
 from p2pd.swarm.messages import (
     FRAME_HEADER,
     PROTOCOL_VERSION,
@@ -60,7 +61,7 @@ TARGET_MS = 100.0  # p99 of an answer
 BLOBS = 10
 WORKERS = 4  # processes that play nodes; one thread of Python each
 NEED_FIRST, NEED_SECOND = 20, 8  # neighbours that a node asks for, with each of its first two announces
-PING_S = 5.0  # as p2pd.peers.connection
+PING_S = 10.0  # as p2pd.peers.connection comes to
 LAG_S = 0.05  # how often a worker looks how late it is itself
 BUCKET_MS = 1.0
 DIGESTS = [bytes([number]) * 32 for number in range(1, BLOBS + 1)]
@@ -79,6 +80,7 @@ class Counts:
     hellos: Counter[int] = field(default_factory=Counter)
     lags: Counter[int] = field(default_factory=Counter)
     lost: Counter[str] = field(default_factory=Counter)
+    again: Counter[str] = field(default_factory=Counter)  # calls that came to nothing, and why
     announces: int = 0
     unanswered: int = 0
 
@@ -96,24 +98,16 @@ class Player:
         self.sent: dict[bytes, float] = {}
         self.terms: dict[bytes, int] = {}
         self.progress = 0
-        self.due: list[tuple[float, int, int]] = []  # when, which blob, how many announces before
+        # When, which blob, how many announces before; and when at the soonest, with another blob's.
+        self.due: list[tuple[float, int, int, float]] = []
         self.moved = trio.Event()
         self.transport: Transport
 
     async def run(self, source: str, port: int) -> None:
         try:
-            began = time.perf_counter()
-            sock = trio.socket.socket()
-            await sock.bind((source, 0))
-            await sock.connect(("127.0.0.1", port))
-            self.transport = TlsTransport(sock, self.context, accepted=False) if self.context else PlainTransport(sock)
+            frames = await self.meet(source, port)
             self.context = None  # it is large
-            fleet = FLEET_MEMBERS if isinstance(self.transport, TlsTransport) else FLEET_INSECURE
-            mine = Hello(PROTOCOL_VERSION, self.key, f"node{self.number}", "", "127.0.0.1", 9581, fleet)
-            frames = FrameReader(self.transport)
-            await shake_hands(self.transport, frames, mine)
-            self.counts.hellos[bucket(time.perf_counter() - began)] += 1
-            self.due = [(0.0, place, 0) for place in range(BLOBS)]
+            self.due = [(0.0, place, 0, 0.0) for place in range(BLOBS)]
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.announce)
                 await self.read(frames)
@@ -121,6 +115,29 @@ class Player:
             self.counts.lost[str(group.exceptions[0])] += 1
         finally:
             self.counts.unanswered += len(self.sent)
+
+    async def meet(self, source: str, port: int) -> FrameReader:
+        """Call until it is let in, with a daemon's patience and pauses."""
+        began, pause = time.perf_counter(), TRACKER_RETRY_S[0]
+        while True:
+            sock = trio.socket.socket()
+            await sock.bind((source, 0))
+            try:
+                await sock.connect(("127.0.0.1", port))
+                self.transport = (
+                    TlsTransport(sock, self.context, accepted=False) if self.context else PlainTransport(sock)
+                )
+                fleet = FLEET_MEMBERS if self.context else FLEET_INSECURE
+                mine = Hello(PROTOCOL_VERSION, self.key, f"node{self.number}", "", "127.0.0.1", 9581, fleet)
+                frames = FrameReader(self.transport)
+                await shake_hands(self.transport, frames, mine)
+            except ConnectionLost as error:
+                self.counts.again[str(error)] += 1
+                await trio.sleep(pause * self.dice.uniform(0.5, 1.5))
+                pause = min(2 * pause, TRACKER_RETRY_S[1])
+            else:
+                self.counts.hellos[bucket(time.perf_counter() - began)] += 1
+                return frames
 
     async def read(self, frames: FrameReader) -> None:
         buffer = memoryview(bytearray(64 * 1024))
@@ -148,7 +165,8 @@ class Player:
             assert isinstance(answer, Answer)
             if answer.holder == self.me and answer.digest not in self.terms:
                 self.terms[answer.digest] = answer.term
-                heapq.heappush(self.due, (time.perf_counter(), DIGESTS.index(answer.digest), 2))
+                now = time.perf_counter()
+                self.due = sorted([*self.due, (now, DIGESTS.index(answer.digest), 2, now)])
                 self.moved.set()
 
     async def announce(self) -> None:
@@ -157,15 +175,19 @@ class Player:
         while True:
             now = time.perf_counter()
             parts = []
-            while self.due and self.due[0][0] <= now:
-                _, place, before = heapq.heappop(self.due)
+            is_one_due = self.due[0][0] <= now
+            for due in [due for due in self.due if is_one_due and min(due[0], due[3]) <= now]:
+                self.due.remove(due)
+                _, place, before, _ = due
                 digest = DIGESTS[place]
                 parts.append(encode(self.message(digest, before)))
                 self.sent.setdefault(digest, now)
                 pause = settings.announce_calm_s if before else settings.announce_hungry_s
                 if digest in self.terms:
                     pause = settings.announce_holder_s
-                heapq.heappush(self.due, (now + pause * (0.9 + 0.2 * self.dice.random()), place, before + 1))
+                at = now + pause * (0.9 + 0.2 * self.dice.random())
+                self.due.append((at, place, before + 1, at - TOGETHER * pause))
+            self.due.sort()
             if parts:
                 self.counts.announces += len(parts)
                 await self.transport.send_all(b"".join(parts))
@@ -261,6 +283,7 @@ async def work(options: argparse.Namespace) -> None:
                 "hellos": dict(counts.hellos),
                 "lags": dict(counts.lags),
                 "lost": dict(counts.lost),
+                "again": dict(counts.again),
                 "announces": counts.announces,
                 "answers": late,
             }
@@ -386,8 +409,10 @@ def report(options: argparse.Namespace, results: list[dict], cpu: tuple[float, f
     print(f"; the nodes themselves were late by p99 {quantile(lags, 0.99):.0f} ms")
     print(f"  tracker: {sum(cpu) / sum(result['answers'] for result in results) * 1e6:.0f} us of CPU an answer, in all")
     lost = sum((Counter(result["lost"]) for result in results), Counter())
-    for why, count in lost.most_common(5):
-        print(f"  lost {count:,}: {why}")
+    again = sum((Counter(result["again"]) for result in results), Counter())
+    for what, whys in (("lost", lost), ("called again", again)):
+        for why, count in whys.most_common(5):
+            print(f"  {what} {count:,}: {why}")
     return good and connected == options.nodes and not lost
 
 

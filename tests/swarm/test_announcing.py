@@ -61,6 +61,24 @@ def test_a_hungry_node_asks_every_two_seconds() -> None:
     assert announcements(p, "tracker")[-1].stuck
 
 
+def test_what_is_due_at_almost_the_same_time_is_announced_together() -> None:
+    """Many announcements in one record cost a tracker little more than one."""
+    p = Play()
+    p.tracker()
+    digests = {digest_of(str(number)) for number in range(5)}
+    for digest in digests:
+        p.want(digest=digest)
+        p.wait(0.05)
+    announcements(p, "tracker")
+    moments = []
+    for _ in range(400):
+        p.wait(0.05)
+        if told := announcements(p, "tracker"):
+            moments.append({a.digest for a in told})
+    assert len(moments) >= 9
+    assert moments == [digests] * len(moments)
+
+
 def fed() -> tuple[Play, int]:
     """A node that got a piece a second from the holder, for four; and how often it told its tracker meanwhile."""
     p = wanter("b")

@@ -15,7 +15,8 @@ REPOSITORY = ROOT.parent
 CORE = sorted((ROOT / "swarm").glob("*.py"))
 
 CORE_MAY_IMPORT = {
-    "__future__", "bisect", "collections", "dataclasses", "enum", "functools", "hashlib", "heapq", "itertools",
+    "__future__", "bisect", "collections", "dataclasses", "enum", "functools",
+    "operator", "hashlib", "heapq", "itertools",
     "math", "msgpack", "struct", "typing",
 }  # fmt: skip
 # `hash` and `id` differ from process to process: a choice that rests on one could not be replayed.

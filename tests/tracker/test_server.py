@@ -112,12 +112,12 @@ async def running(identity: Identity | None = None) -> AsyncIterator[Place]:
     refused: list[str] = []
     tracker = Tracker("test", key, lambda: identity, refused.append)
     listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
+    port = listener.socket.getsockname()[1]
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(tracker.serve, listener, nursery)
+        nursery.start_soon(tracker.serve, [listener])
         nursery.start_soon(tracker.tick)
-        yield Place(tracker, listener.socket.getsockname()[1], refused)
+        yield Place(tracker, port, refused)
         nursery.cancel_scope.cancel()
-    await listener.aclose()
 
 
 async def test_nodes_hear_of_one_another_and_one_gets_the_lease() -> None:
@@ -207,6 +207,18 @@ async def test_strangers_of_another_fleet_or_without_a_word_are_turned_away(monk
             await stream.aclose()
         good.close()
         other.close()
+
+
+async def test_a_caller_does_not_stand_behind_those_that_came_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fleet that comes back at once: were they taken in their order, each would be taken when it has given up."""
+    monkeypatch.setattr(server_module, "ADMIT_GAP_S", 0.05)
+    async with running() as place:
+        before = [await place.call() for _ in range(100)]  # five seconds' work
+        with trio.fail_after(2):
+            good = await place.join("good")
+        for stream in before:
+            await stream.aclose()
+        good.close()
 
 
 async def test_there_is_a_most_of_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
