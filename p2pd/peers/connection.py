@@ -1,4 +1,4 @@
-"""One live connection: a task that reads, one that stores what came, one that writes, and one that watches them.
+"""One live connection: a task that reads, one that writes, one that watches them, and some that store what came.
 
 Frames go out in order of being queued, before the next run of a piece; pieces go out one after another in runs, so that
 a cancelled one stops at the next run. Errors of the other side end the connection and nothing else.
@@ -15,7 +15,7 @@ from typing import Protocol
 import trio
 
 from p2pd.peers.frames import FrameReader
-from p2pd.peers.incoming import Incoming, Intake, Storing
+from p2pd.peers.incoming import STORERS, Incoming, Intake, Storing
 from p2pd.peers.transport import ConnectionLost, Transport
 from p2pd.ratelimit import RateLimit
 from p2pd.swarm.messages import RUN_SIZE_MAX, Hello, Message, Ping, ProtocolError, Run, encode
@@ -109,6 +109,8 @@ class Connection:
         self._is_resting = False  # the writer, for want of work
         self._is_handling = False  # a message: what that leads to goes out when the handler is done
         self._scope = trio.CancelScope()
+        self._nursery: trio.Nursery | None = None  # of the connection's tasks, while it runs
+        self._is_storing = False
         self._why = ""
         self._is_over = False
         self._spoke_at = float("-inf")  # when a frame was queued last
@@ -132,6 +134,8 @@ class Connection:
     def expect(self, incoming: Incoming) -> None:
         """A request is about to go out: this is where its piece goes."""
         self._expected[incoming.rid] = incoming
+        if self._nursery:
+            self._begin_storing()
 
     def abandon(self, rid: int, length: int = 0) -> None:
         """Throw away what still comes of a request; `length`: at most so many bytes, of one that is not expected."""
@@ -167,10 +171,13 @@ class Connection:
         """Until the connection ends; says why it did. Never raises for what the other side did."""
         try:
             with self._scope:
-                async with trio.open_nursery() as nursery:
-                    for task in (self._read, self._store, self._write, self._watch):
-                        nursery.start_soon(self._guarded, task)
+                async with trio.open_nursery() as self._nursery:
+                    for task in (self._read, self._write, self._watch):
+                        self._nursery.start_soon(self._guarded, task)
+                    if self._expected:
+                        self._begin_storing()
         finally:
+            self._nursery = None
             self._is_over = True
             for incoming in self._expected.values():
                 incoming.close()
@@ -179,6 +186,14 @@ class Connection:
             self._transport.close()
             self._end_uploads()
         return self._why or "closed"
+
+    def _begin_storing(self) -> None:
+        """With the first request: a tracker's ten thousand connections never make one."""
+        assert self._nursery
+        if not self._is_storing:
+            self._is_storing = True
+            for _ in range(STORERS):
+                self._nursery.start_soon(self._guarded, self._store)
 
     async def _guarded(self, task: Callable[[], Awaitable[None]]) -> None:
         try:

@@ -21,7 +21,8 @@ from p2pd.peers.buffers import Buffers
 from p2pd.peers.frames import FrameReader
 from p2pd.swarm.messages import ProtocolError, Run
 
-CHUNKS_MAX = 2  # of one connection, that are being hashed or wait for it: while one is, the next one comes in
+CHUNKS_MAX = 3  # of one connection, that are being hashed or wait for it: while they are, the next one comes in
+STORERS = 2  # of one connection: a thread hashes and writes half a gigabyte a second, less than many links bring
 THREADS_MAX = 8  # that hash and write: a disk that hangs must not take all of the process's threads
 
 Key = tuple[bytes, int]  # a piece: its blob's digest, its index
@@ -42,7 +43,7 @@ class Intake:
         self.writers: dict[Key, Incoming] = {}
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Chunk:
     """Bytes of a piece that came in; `offset` within the piece."""
 
@@ -168,9 +169,11 @@ class Incoming:
 
 
 class Storing:
-    """One connection's chunks, hashed and written in their order, beside the connection's reading.
+    """One connection's chunks, hashed and written beside the connection's reading: those of a piece one after another,
+    those of two pieces at the same time.
 
-    `on_whole` and `on_overtaken` are told of a piece's end; what the sink raises comes out of `run`.
+    `on_whole` and `on_overtaken` are told of a piece's end; what the sink raises comes out of `run`, of which there may
+    be `STORERS`.
     """
 
     def __init__(
@@ -179,7 +182,8 @@ class Storing:
         self._intake = intake
         self._on_whole = on_whole
         self._on_overtaken = on_overtaken
-        self._chunks: deque[Chunk] = deque()
+        self._chunks: deque[Chunk] = deque()  # in the order in which they came, those under way too
+        self._under_way: list[Incoming] = []
         self._moved = trio.lowlevel.ParkingLot()
         self.failing: Incoming | None = None  # whose chunk could not be stored
 
@@ -195,16 +199,22 @@ class Storing:
     async def run(self) -> None:
         """For ever."""
         while True:
-            while not self._chunks:
+            while (chunk := self._next()) is None:
                 await self._moved.park()
-            await self._store(self._chunks[0])
-            self._intake.buffers.give_back(self._chunks.popleft().buffer)
+            self._under_way.append(chunk.piece)
+            await self._store(chunk)
+            self._under_way.remove(chunk.piece)
+            self._chunks.remove(chunk)
+            self._intake.buffers.give_back(chunk.buffer)
             self._moved.unpark_all()
 
     def close(self) -> None:
         """Give back what still waits; `run` has ended."""
         while self._chunks:
             self._intake.buffers.give_back(self._chunks.popleft().buffer)
+
+    def _next(self) -> Chunk | None:
+        return next((chunk for chunk in self._chunks if chunk.piece not in self._under_way), None)
 
     async def _store(self, chunk: Chunk) -> None:
         piece = chunk.piece
@@ -213,9 +223,11 @@ class Storing:
         if not piece.becomes_writer(chunk):
             self._on_overtaken(piece)
             return
-        self.failing = piece
-        await piece.store(chunk)
-        self.failing = None
+        try:
+            await piece.store(chunk)
+        except Exception:
+            self.failing = piece
+            raise
         if chunk.offset + chunk.size == piece.length and not piece.is_given_up:
             self._on_whole(piece)
             piece.close()

@@ -9,7 +9,7 @@ import trio
 
 from p2pd.peers.buffers import CHUNK_SIZE_MAX, CHUNK_SIZE_SMALL, LARGE_MAX, TOTAL_MAX, Buffers
 from p2pd.peers.frames import FrameReader
-from p2pd.peers.incoming import CHUNKS_MAX, Incoming, Intake, Storing
+from p2pd.peers.incoming import CHUNKS_MAX, STORERS, Incoming, Intake, Storing
 from p2pd.swarm.messages import RUN_SIZE_MAX, Run
 from tests.peers.fakes import DIGEST, DiskFull, Played, Sink, blob_bytes, link_of
 
@@ -37,7 +37,8 @@ class Way:
         """The runs of data[start:end]; `start` is where a run begins. Returns when they are stored."""
         end = len(data) if end is None else end
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.storing.run)
+            for _ in range(STORERS):
+                nursery.start_soon(self.storing.run)
             for offset in range(start, end, RUN_SIZE_MAX):
                 part = data[offset : min(offset + RUN_SIZE_MAX, end)]
                 run = Run(self.piece.rid, offset, len(part))
@@ -154,6 +155,42 @@ async def test_one_connection_holds_a_few_chunks_however_fast_it_is() -> None:
         leave.set()
     assert most == CHUNKS_MAX * CHUNK_SIZE_MAX
     assert one.piece.held
+
+
+async def test_a_pieces_chunks_are_stored_in_their_order_and_another_pieces_beside_them() -> None:
+    """One thread hashes and writes more slowly than a fast peer sends."""
+    first, second, intake = blob_bytes(3 * MIB, 1), blob_bytes(MIB, 2), Intake()
+    entered, leave = threading.Event(), threading.Event()
+    held, sink = Held(3 * MIB, entered, leave), Sink(MIB)
+    one = way(1, first, held, intake)
+    two = Incoming(2, (DIGEST, 1), sink, 0, MIB, True, intake)
+    two.begin(link_of(second))
+
+    async def bring(piece: Incoming, data: bytes, start: int, end: int | None = None) -> None:
+        for offset in range(start, end or len(data), RUN_SIZE_MAX):
+            part = data[offset : offset + RUN_SIZE_MAX]
+            await piece.take_run(Run(piece.rid, offset, len(part)), FrameReader(Played([part])), one.storing)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(STORERS):
+            nursery.start_soon(one.storing.run)
+        await bring(one.piece, first, 0, 2 * MIB)
+        await trio.to_thread.run_sync(entered.wait)
+        await bring(two, second, 0)
+        with trio.fail_after(5):
+            while not two.held:
+                await one.storing._moved.park()
+        assert held.writes == []  # its second chunk waits for its first, though a thread is free
+        leave.set()
+        await bring(one.piece, first, 2 * MIB)
+        with trio.fail_after(5):
+            while one.storing._chunks:
+                await one.storing._moved.park()
+        nursery.cancel_scope.cancel()
+    assert one.piece.held
+    assert held.writes == [(place * MIB, MIB) for place in range(3)]
+    assert bytes(held.data) == first
+    assert bytes(sink.data) == second
 
 
 # -- one writer -------------------------------------------------------------------------------------------------------

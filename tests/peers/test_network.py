@@ -177,7 +177,7 @@ async def test_a_piece_crosses_is_checked_and_counted() -> None:
         for event in requests:
             b.do(cmd.Upload(at_b, event.message.rid, DIGEST, event.message.index, ()))
         checked = await a.until(ev.PieceChecked, 3)
-        assert checked == [ev.PieceChecked(at_a, rid, True) for rid in (11, 12, 13)]
+        assert set(checked) == {ev.PieceChecked(at_a, rid, True) for rid in (11, 12, 13)}
         done = await b.until(ev.UploadDone, 3)
         assert sum(event.count for event in done) == SIZE
         assert all(event.whole for event in done)
