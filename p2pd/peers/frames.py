@@ -44,13 +44,14 @@ class FrameReader:
         return ready >= 0 and ready >= FRAME_HEADER.unpack_from(self._buffer, self._start)[0]
 
     async def raw_into(self, view: memoryview) -> int:
-        """Some of the raw bytes behind a Run: at least one. If it is cancelled, no byte is lost."""
+        """Some of the raw bytes behind a Run, of which as many as `view` has room for are to come: at least one. If it
+        is cancelled, no byte is lost."""
         ready = min(self._end - self._start, len(view))
         if ready:
             view[:ready] = memoryview(self._buffer)[self._start : self._start + ready]
             self._start += ready
             return ready
-        return await self._transport.receive_into(view)
+        return await self._transport.receive_into(view, promised=True)
 
     async def skip(self, count: int) -> None:
         """Throw raw bytes away."""

@@ -20,7 +20,7 @@ from cryptography import x509
 from p2pd.filesend import SendError, warm
 from p2pd.fleet.keys import public_bytes
 from p2pd.peers.refusal import Refused, refused
-from p2pd.peers.transport import CALL_BYTES, ConnectionLost, PlainTransport, Transport, connect
+from p2pd.peers.transport import CALL_BYTES, WAKE_BYTES, ConnectionLost, PlainTransport, Transport, connect
 
 TURN_BYTES = 256 * 1024  # moved without letting the others have their turn: about a quarter of a millisecond
 RECORD_SIZE = 16 * 1024  # the most that one read brings
@@ -79,7 +79,7 @@ class TlsTransport(Transport):
                 self._tls.do_handshake()
                 break
             except ssl.SSLWantReadError:
-                await self._readable()
+                await self._readable(1)
             except ssl.SSLWantWriteError:
                 await self._until(trio.lowlevel.wait_writable)
             except ssl.SSLEOFError:
@@ -95,7 +95,7 @@ class TlsTransport(Transport):
         if time.time() >= self._ends_at:
             raise ConnectionLost("its certificate has ended")
 
-    async def receive_into(self, view: memoryview) -> int:
+    async def receive_into(self, view: memoryview, promised: bool = False) -> int:
         """A call for less than a record reads one record or a part of it: a frame's reader wants no more at a time."""
         await self._turn()
         count, size, records = 0, len(view), 0
@@ -106,7 +106,8 @@ class TlsTransport(Transport):
                 except ssl.SSLWantReadError:
                     if count:
                         break
-                    await self._readable()
+                    # A part of a record may be here already, for OpenSSL to add to.
+                    await self._readable(size - RECORD_SIZE if promised else 1)
                     continue
                 except ssl.SSLWantWriteError:
                     if count:
@@ -193,11 +194,13 @@ class TlsTransport(Transport):
                 except ssl.SSLWantWriteError:
                     await self._until(trio.lowlevel.wait_writable)
                 except ssl.SSLWantReadError:
+                    self._wake_at(1)
                     await self._until(trio.lowlevel.wait_readable)
         except OSError as error:
             raise _lost(error) from None
 
-    async def _readable(self) -> None:
+    async def _readable(self, least: int) -> None:
+        self._wake_at(max(1, min(least, WAKE_BYTES)))
         self.receiving_since = trio.current_time()
         try:
             await self._until(trio.lowlevel.wait_readable)

@@ -25,6 +25,7 @@ TURN_BYTES = 1024 * 1024  # moved without letting the others have their turn: we
 UNSENT_S = 0.02  # of sending that the kernel holds ahead of the wire: longer than this loop's turns
 UNSENT_LEAST = 64 * 1024  # bytes; with less an uplink idles between two turns
 UNSENT_MOST = 4 * 1024 * 1024  # bytes; the most that Linux gives a socket by itself
+WAKE_BYTES = 32 * 1024  # of a piece, that are waited for: each time the loop wakes costs as much as copying so many
 LOOK_LEAST_S = 0.002  # between two looks at what is still on its way
 LOOK_MOST_S = 0.05
 CALL_BYTES = 32 * 1024  # what a call counts beside its bytes, so that small frames count too
@@ -50,6 +51,7 @@ class Transport:
         self._moved = 0  # bytes since the last turn of the others
         self._is_corked = False
         self._unsent = 0
+        self._wakes_at = 1
         self.receiving_since: float | None = None
         self.sending_since: float | None = None
         self._set(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -69,8 +71,11 @@ class Transport:
     def check(self) -> None:
         """ConnectionLost if the other side must not be spoken with any longer."""
 
-    async def receive_into(self, view: memoryview) -> int:
-        """At least one byte; ConnectionLost at the end. If it is cancelled, no byte is lost."""
+    async def receive_into(self, view: memoryview, promised: bool = False) -> int:
+        """At least one byte; ConnectionLost at the end. If it is cancelled, no byte is lost.
+
+        `promised`: the other side has said that all of `view` will come, so that waiting for WAKE_BYTES of it is safe.
+        """
         raise NotImplementedError
 
     async def send_all(self, data: bytes, more: bool = False) -> None:
@@ -137,12 +142,19 @@ class Transport:
             self._moved = 0
             await trio.lowlevel.checkpoint()
 
-    async def _readable(self) -> None:
+    async def _readable(self, least: int) -> None:
+        """Until `least` bytes are there, WAKE_BYTES, or the end: a slow line brings a few KiB at a time."""
+        self._wake_at(max(1, min(least, WAKE_BYTES)))
         self.receiving_since = trio.current_time()
         try:
             await trio.lowlevel.wait_readable(self._sock)
         finally:
             self.receiving_since = None
+
+    def _wake_at(self, least: int) -> None:
+        if least != self._wakes_at:
+            self._wakes_at = least
+            self._set(socket.SOL_SOCKET, socket.SO_RCVLOWAT, least)
 
     def _cork(self, corked: bool) -> None:
         """Let only full segments out: worth a third on loopback, where sendfile moves 64 KiB at a time."""
@@ -158,7 +170,7 @@ class Transport:
 class PlainTransport(Transport):
     """TCP without encryption: piece bytes go out by sendfile and come in by recv_into."""
 
-    async def receive_into(self, view: memoryview) -> int:
+    async def receive_into(self, view: memoryview, promised: bool = False) -> int:
         await self._turn()
         try:
             while True:
@@ -166,7 +178,7 @@ class PlainTransport(Transport):
                     count = self._sock.recv_into(view)
                     break
                 except BlockingIOError:
-                    await self._readable()
+                    await self._readable(len(view) if promised else 1)
         except OSError as error:
             raise ConnectionLost(error.strerror or str(error)) from None
         if count == 0:

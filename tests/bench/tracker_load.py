@@ -105,18 +105,18 @@ class Player:
 
     async def run(self, source: str, port: int) -> None:
         try:
-            frames = await self.meet(source, port)
+            await self.meet(source, port)
             self.context = None  # it is large
             self.due = [(0.0, place, 0, 0.0) for place in range(BLOBS)]
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.announce)
-                await self.read(frames)
+                await self.read()
         except* (ConnectionLost, ProtocolError, OSError) as group:
             self.counts.lost[str(group.exceptions[0])] += 1
         finally:
             self.counts.unanswered += len(self.sent)
 
-    async def meet(self, source: str, port: int) -> FrameReader:
+    async def meet(self, source: str, port: int) -> None:
         """Call until it is let in, with a daemon's patience and pauses."""
         began, pause = time.perf_counter(), TRACKER_RETRY_S[0]
         while True:
@@ -137,13 +137,13 @@ class Player:
                 pause = min(2 * pause, TRACKER_RETRY_S[1])
             else:
                 self.counts.hellos[bucket(time.perf_counter() - began)] += 1
-                return frames
+                return
 
-    async def read(self, frames: FrameReader) -> None:
+    async def read(self) -> None:
         buffer = memoryview(bytearray(64 * 1024))
         kept = b""
         while True:
-            count = await frames.raw_into(buffer)
+            count = await self.transport.receive_into(buffer)
             data, start = kept + bytes(buffer[:count]), 0
             while len(data) - start >= 4:
                 end = start + 4 + FRAME_HEADER.unpack_from(data, start)[0]

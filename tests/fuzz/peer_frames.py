@@ -19,7 +19,7 @@ class _Bytes:
         self._portion = portion
         self.asked_max = 0
 
-    async def receive_into(self, view: memoryview) -> int:
+    async def receive_into(self, view: memoryview, promised: bool = False) -> int:
         self.asked_max = max(self.asked_max, len(view))
         portion = self._data[: min(self._portion, len(view))]
         if not portion:

@@ -211,7 +211,7 @@ class Played:
     def __init__(self, parts: list[bytes]) -> None:
         self._parts = deque(part for part in parts if part)
 
-    async def receive_into(self, view: memoryview) -> int:
+    async def receive_into(self, view: memoryview, promised: bool = False) -> int:
         await trio.lowlevel.checkpoint()
         if not self._parts:
             from p2pd.peers.transport import ConnectionLost
