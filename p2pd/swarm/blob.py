@@ -35,7 +35,7 @@ class Neighbour:
     questioned_at: float = 0.0
     questioned_link: tuple[bytes, bytes] | None = None  # what its piece did not fit
     questions: int = 0  # so often
-    dropped: int = 0  # pieces that it said it had, and then that it has not: it left their chain
+    dropped: int = 0  # pieces that it had, when it said that some of them it has no more: it left their chain
     dropped_at: float = -1.0
     dropped_counts: bool = False  # among the questions
     shown: dict[int, float] = field(default_factory=dict)  # pieces this seeder showed to it alone -> when

@@ -319,8 +319,9 @@ class Trust:
         if neighbour.questioned is not None and not pieces >> neighbour.questioned & 1:
             neighbour.questioned = None
             peer.not_before = min(peer.not_before, self._s.now)
-        if dropped:
-            neighbour.dropped, neighbour.dropped_at, neighbour.dropped_counts = dropped, self._s.now, False
+        if dropped:  # of the others it may have another chain's by now, while what it sent is still on its way
+            had = neighbour.have | neighbour.unused
+            neighbour.dropped, neighbour.dropped_at, neighbour.dropped_counts = had, self._s.now, False
         if dropped & neighbour.strays:
             neighbour.strays = 0
         neighbour.unused = neighbour.unused & pieces | pieces & neighbour.strays

@@ -142,6 +142,16 @@ def test_who_dropped_the_piece_before_it_was_checked_is_not_even_asked() -> None
     assert not p.blob().link_failures
 
 
+def test_who_dropped_others_may_have_this_one_of_another_chain_by_now() -> None:
+    """It left a chain and got the piece anew, of another one, while the first one's was still on its way."""
+    p, rid = asked_of_b()
+    p.join("b", 3)
+    p.checked("b", rid, held=False)
+    assert p.blamed() == []
+    assert p.sent("b", GetLinks) == []
+    assert not p.blob().link_failures
+
+
 def test_dropping_each_piece_excuses_only_so_many() -> None:
     p, rid = asked_of_b()
     for _ in range(QUESTIONS_MAX):
