@@ -30,7 +30,8 @@ def parse_content_range(text: str | None) -> tuple[int, int, int] | None:
 
 def parse_length(text: str | None) -> int | None:
     """A Content-Length in bytes; None if there is none or it is not a number."""
-    return int(text) if text and _UNSATISFIED.fullmatch(text.strip()) else None
+    match = _UNSATISFIED.fullmatch(text.strip()) if text else None
+    return int(match[0]) if match else None
 
 
 def parse_retry_after(text: str | None, now: float) -> float:
