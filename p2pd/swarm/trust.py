@@ -315,12 +315,12 @@ class Trust:
         If it dropped pieces that are of another chain, it believes in that one no longer: what it answers now says
         nothing about a piece that it sent before.
         """
-        dropped = (neighbour.have | neighbour.unused) & ~pieces
+        had = neighbour.have | neighbour.unused
+        dropped = had & ~pieces
         if neighbour.questioned is not None and not pieces >> neighbour.questioned & 1:
             neighbour.questioned = None
             peer.not_before = min(peer.not_before, self._s.now)
         if dropped:  # of the others it may have another chain's by now, while what it sent is still on its way
-            had = neighbour.have | neighbour.unused
             neighbour.dropped, neighbour.dropped_at, neighbour.dropped_counts = had, self._s.now, False
         if dropped & neighbour.strays:
             neighbour.strays = 0

@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 
 import trio
 
+from p2pd.fleet import Identity
 from p2pd.hashing import INITIAL_STATE, Compression
 from p2pd.peers.connection import Connection, Outgoing
 from p2pd.peers.frames import FrameReader
 from p2pd.peers.incoming import Incoming, Intake
+from p2pd.peers.tls import TlsTransport
 from p2pd.peers.transport import PlainTransport
 from p2pd.ratelimit import RateLimit
 from p2pd.swarm.messages import PROTOCOL_VERSION, Hello, Message, encode
@@ -132,6 +134,17 @@ async def sockets() -> tuple[trio.socket.SocketType, trio.socket.SocketType]:
         await caller.connect(listener.getsockname())
         other, _ = await listener.accept()
     return caller, other
+
+
+async def tls_ends(one: Identity, two: Identity) -> tuple[TlsTransport, TlsTransport]:
+    """`one` is called by `two`; both after the handshake."""
+    here, there = await sockets()
+    accepted = TlsTransport(here, one.accepting, accepted=True)
+    called = TlsTransport(there, two.calling, accepted=False)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(accepted.start)
+        nursery.start_soon(called.start)
+    return accepted, called
 
 
 class Wire:

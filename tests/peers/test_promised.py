@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
 
 from p2pd.fleet import Identity
-from p2pd.peers.tls import RECORD_SIZE, TlsTransport
+from p2pd.peers.tls import RECORD_SIZE
 from p2pd.peers.transport import WAKE_BYTES, ConnectionLost, PlainTransport, Transport
 from tests.fleet.certificates import Authority
-from tests.peers.fakes import sockets
+from tests.peers.fakes import sockets, tls_ends
 
 SIZE = 4 * WAKE_BYTES
 TRICKLE = b"t" * 1000
+Ends = tuple[Transport, Transport]
 
 
 @pytest.fixture(scope="module")
@@ -25,82 +28,71 @@ def identity() -> Identity:
 
 
 @pytest.fixture(params=["plain", "tls"])
-async def ends(request: pytest.FixtureRequest, identity: Identity) -> tuple[Transport, Transport]:
+async def ends(request: pytest.FixtureRequest, identity: Identity) -> AsyncIterator[Ends]:
     """Who sends and who receives."""
-    here, there = await sockets()
-    if request.param == "plain":
-        return PlainTransport(here), PlainTransport(there)
-    sender = TlsTransport(here, identity.accepting, accepted=True)
-    receiver = TlsTransport(there, identity.calling, accepted=False)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(sender.start)
-        nursery.start_soon(receiver.start)
-    return sender, receiver
+    if request.param == "tls":
+        pair: Ends = await tls_ends(identity, identity)
+    else:
+        here, there = await sockets()
+        pair = PlainTransport(here), PlainTransport(there)
+    yield pair
+    for end in pair:
+        end.close()
 
 
-async def read(transport: Transport, view: memoryview, got: list[int], promised: bool = True) -> None:
-    got.append(await transport.receive_into(view, promised))
+@asynccontextmanager
+async def reading(receiver: Transport, view: memoryview, promised: bool = True) -> AsyncIterator[list[int]]:
+    """A read that waits already when the block begins, and has ended behind it: how much it got."""
+    got: list[int] = []
+
+    async def read() -> None:
+        got.append(await receiver.receive_into(view, promised))
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked()
+            yield got
 
 
-async def test_a_trickle_wakes_nobody_until_it_is_worth_it(ends: tuple[Transport, Transport]) -> None:
+async def test_a_trickle_wakes_nobody_until_it_is_worth_it(ends: Ends) -> None:
     sender, receiver = ends
-    view, got = memoryview(bytearray(SIZE)), []
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(read, receiver, view, got)
-        await trio.sleep(0.02)
+    view = memoryview(bytearray(SIZE))
+    async with reading(receiver, view) as got:
         await sender.send_all(TRICKLE)
         await trio.sleep(0.05)
         assert got == []
         await sender.send_all(b"r" * (2 * WAKE_BYTES))
     assert got[0] >= WAKE_BYTES - RECORD_SIZE
     assert bytes(view[: len(TRICKLE) + 1]) == TRICKLE + b"r"
-    sender.close()
-    receiver.close()
 
 
-async def test_the_last_of_it_comes_at_once(ends: tuple[Transport, Transport]) -> None:
+async def test_the_last_of_it_comes_at_once(ends: Ends) -> None:
     sender, receiver = ends
-    view, got = memoryview(bytearray(SIZE)), []
-    with trio.fail_after(5):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(read, receiver, view[: len(TRICKLE)], got)
-            await trio.sleep(0.02)
-            await sender.send_all(TRICKLE)
+    async with reading(receiver, memoryview(bytearray(len(TRICKLE)))) as got:
+        await sender.send_all(TRICKLE)
     assert got == [len(TRICKLE)]
-    sender.close()
-    receiver.close()
 
 
-async def test_what_nobody_promised_comes_at_once(ends: tuple[Transport, Transport]) -> None:
+async def test_what_nobody_promised_comes_at_once(ends: Ends) -> None:
     """A frame that follows a piece."""
     sender, receiver = ends
-    view, got = memoryview(bytearray(SIZE)), []
-    with trio.fail_after(5):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(read, receiver, view, got)
-            await trio.sleep(0.02)
-            await sender.send_all(bytes(SIZE))
-        while sum(got) < SIZE:
-            await read(receiver, view[sum(got) :], got)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(read, receiver, view, got, False)
-            await trio.sleep(0.02)
-            await sender.send_all(b"f")
-    assert got[-1] == 1
-    sender.close()
-    receiver.close()
+    view = memoryview(bytearray(SIZE))
+    async with reading(receiver, view) as got:
+        await sender.send_all(bytes(SIZE))
+    while sum(got) < SIZE:
+        got.append(await receiver.receive_into(view[sum(got) :], promised=True))
+    async with reading(receiver, view, promised=False) as got:
+        await sender.send_all(b"f")
+    assert got == [1]
 
 
-async def test_the_end_of_the_connection_comes_at_once(ends: tuple[Transport, Transport]) -> None:
+async def test_the_end_of_the_connection_comes_at_once(ends: Ends) -> None:
     sender, receiver = ends
-    view, got = memoryview(bytearray(SIZE)), []
-    with trio.fail_after(5):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(read, receiver, view, got)
-            await trio.sleep(0.02)
-            await sender.send_all(TRICKLE)
-            sender.close()
-        with pytest.raises(ConnectionLost):
-            await receiver.receive_into(view[got[0] :], promised=True)
+    view = memoryview(bytearray(SIZE))
+    async with reading(receiver, view) as got:
+        await sender.send_all(TRICKLE)
+        sender.close()
     assert got == [len(TRICKLE)]
-    receiver.close()
+    with pytest.raises(ConnectionLost):
+        await receiver.receive_into(view, promised=True)

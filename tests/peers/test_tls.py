@@ -25,7 +25,7 @@ from p2pd.peers.tls import TlsTransport, answer
 from p2pd.peers.transport import ConnectionLost, PlainTransport, Transport
 from p2pd.swarm.messages import ProtocolError, encode
 from tests.fleet.certificates import Authority, Member
-from tests.peers.fakes import blob_bytes, hello, sockets
+from tests.peers.fakes import blob_bytes, hello, sockets, tls_ends
 
 CA = Authority.make("the fleet's")
 OTHER = Authority.make("another fleet's")
@@ -36,17 +36,6 @@ ONE, TWO = CA.member("one"), CA.member("two")
 def identities() -> dict[str, Identity]:
     with tempfile.TemporaryDirectory() as directory:
         return {member: m.identity(Path(directory) / member) for member, m in (("one", ONE), ("two", TWO))}
-
-
-async def meet(one: Identity, two: Identity) -> tuple[TlsTransport, TlsTransport]:
-    """`one` is called by `two`; both after the handshake."""
-    here, there = await sockets()
-    accepted = TlsTransport(here, one.accepting, accepted=True)
-    called = TlsTransport(there, two.calling, accepted=False)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(accepted.start)
-        nursery.start_soon(called.start)
-    return accepted, called
 
 
 async def receive(transport: Transport, count: int, step: int = 1 << 20, pause: float = 0.0) -> bytes:
@@ -61,7 +50,7 @@ async def receive(transport: Transport, count: int, step: int = 1 << 20, pause: 
 
 
 async def test_both_know_the_others_key(identities: dict[str, Identity]) -> None:
-    accepted, called = await meet(identities["one"], identities["two"])
+    accepted, called = await tls_ends(identities["one"], identities["two"])
     assert (accepted.peer_key, called.peer_key) == (identities["two"].key.public, identities["one"].key.public)
     assert accepted._tls.version() == "TLSv1.3"
     accepted.close()
@@ -71,7 +60,7 @@ async def test_both_know_the_others_key(identities: dict[str, Identity]) -> None
 @pytest.mark.parametrize("step", [1, 1000, 16_384, 1 << 20])
 async def test_what_goes_in_comes_out_both_ways_at_once(identities: dict[str, Identity], step: int) -> None:
     """More than the sockets hold, so that both directions wait, each for its own event."""
-    transports = await meet(identities["one"], identities["two"])
+    transports = await tls_ends(identities["one"], identities["two"])
     count = 20_000 if step == 1 else 6_000_000
     sent = [blob_bytes(count, 1), blob_bytes(count, 2)]
     came = {}
@@ -90,7 +79,7 @@ async def test_what_goes_in_comes_out_both_ways_at_once(identities: dict[str, Id
 
 
 async def test_a_file_goes_out_behind_its_header(identities: dict[str, Identity]) -> None:
-    accepted, called = await meet(identities["one"], identities["two"])
+    accepted, called = await tls_ends(identities["one"], identities["two"])
     data = blob_bytes(3_000_001)
     with tempfile.TemporaryFile() as file:
         file.write(data)
@@ -112,7 +101,7 @@ async def test_a_file_goes_out_behind_its_header(identities: dict[str, Identity]
 
 async def test_a_small_read_takes_no_more_than_one_record(identities: dict[str, Identity]) -> None:
     """A reader of frames must not swallow the piece behind the frame: it would be copied once more."""
-    accepted, called = await meet(identities["one"], identities["two"])
+    accepted, called = await tls_ends(identities["one"], identities["two"])
     await accepted.send_all(b"frame")
     await accepted.send_all(b"piece")
     assert await receive(called, 5, 4096) == b"frame"
@@ -122,7 +111,7 @@ async def test_a_small_read_takes_no_more_than_one_record(identities: dict[str, 
 
 
 async def test_a_cancelled_receive_loses_nothing(identities: dict[str, Identity]) -> None:
-    accepted, called = await meet(identities["one"], identities["two"])
+    accepted, called = await tls_ends(identities["one"], identities["two"])
     data = blob_bytes(400_000)
     came = bytearray()
     buffer = memoryview(bytearray(100_000))
@@ -146,7 +135,7 @@ async def test_a_cancelled_receive_loses_nothing(identities: dict[str, Identity]
 
 
 async def test_a_long_transfer_lets_the_others_have_their_turn(identities: dict[str, Identity]) -> None:
-    accepted, called = await meet(identities["one"], identities["two"])
+    accepted, called = await tls_ends(identities["one"], identities["two"])
     turns = 0
 
     async def other() -> None:
@@ -169,7 +158,7 @@ async def test_a_long_transfer_lets_the_others_have_their_turn(identities: dict[
 
 async def test_tiny_records_do_not_keep_the_others_waiting(identities: dict[str, Identity]) -> None:
     """A byte a record, as no honest node sends them: a call takes a few of them at most."""
-    accepted, called = await meet(identities["one"], identities["two"])
+    accepted, called = await tls_ends(identities["one"], identities["two"])
     for _ in range(1000):
         accepted.send_now(b"x")
     count = await called.receive_into(memoryview(bytearray(1 << 20)))
@@ -180,7 +169,7 @@ async def test_tiny_records_do_not_keep_the_others_waiting(identities: dict[str,
 
 
 async def test_a_goodbye_is_told_from_a_cut(identities: dict[str, Identity]) -> None:
-    accepted, called = await meet(identities["one"], identities["two"])
+    accepted, called = await tls_ends(identities["one"], identities["two"])
     await accepted.send_all(b"last")
     accepted.close()
     assert await receive(called, 4) == b"last"
@@ -189,7 +178,7 @@ async def test_a_goodbye_is_told_from_a_cut(identities: dict[str, Identity]) -> 
             await called.receive_into(memoryview(bytearray(10)))
     called.close()
 
-    accepted, called = await meet(identities["one"], identities["two"])
+    accepted, called = await tls_ends(identities["one"], identities["two"])
     await accepted.send_all(b"last")
     accepted._sock.shutdown(socket.SHUT_RDWR)  # as a proxy in between would, to make the end look like one
     assert await receive(called, 4) == b"last"
@@ -200,7 +189,7 @@ async def test_a_goodbye_is_told_from_a_cut(identities: dict[str, Identity]) -> 
 
 
 async def test_garbage_in_mid_stream_is_an_end(identities: dict[str, Identity]) -> None:
-    accepted, called = await meet(identities["one"], identities["two"])
+    accepted, called = await tls_ends(identities["one"], identities["two"])
     socket.socket.send(accepted._sock, b"\x17\x03\x03\x00\x20" + bytes(32))
     with pytest.raises(ConnectionLost):
         await called.receive_into(memoryview(bytearray(10)))
@@ -210,7 +199,7 @@ async def test_garbage_in_mid_stream_is_an_end(identities: dict[str, Identity]) 
 
 async def test_who_reads_nothing_is_seen_to_take_nothing(identities: dict[str, Identity]) -> None:
     """The connection's watch rests on these: since when it waits, and what the other side's kernel has."""
-    accepted, called = await meet(identities["one"], identities["two"])
+    accepted, called = await tls_ends(identities["one"], identities["two"])
     with trio.move_on_after(0.2):
         await accepted.send_all(bytes(30_000_000))
     assert accepted.acknowledged() < 30_000_000
@@ -389,7 +378,7 @@ async def test_the_first_message_must_name_the_certificates_key(identities: dict
 async def test_a_certificate_that_ends_meanwhile_ends_the_connection(
     identities: dict[str, Identity], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    accepted, called = await meet(identities["one"], identities["two"])
+    accepted, called = await tls_ends(identities["one"], identities["two"])
     accepted.check()
     monkeypatch.setattr(tls.time, "time", lambda: TWO.certificate.not_valid_after_utc.timestamp())
     with pytest.raises(ConnectionLost, match="its certificate has ended"):

@@ -11,11 +11,6 @@ from tracker import garbage as garbage_module
 from tracker.garbage import Garbage
 
 
-class Cycle:
-    def __init__(self) -> None:
-        self.me = self
-
-
 @pytest.fixture
 def garbage() -> Iterator[Garbage]:
     thresholds = gc.get_threshold()
