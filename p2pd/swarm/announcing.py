@@ -17,9 +17,10 @@ from p2pd.swarm.blob import Blob
 from p2pd.swarm.commands import Blame, Connect, Failed, SizeHint
 from p2pd.swarm.directory import Directory
 from p2pd.swarm.messages import Announce, Answer, Contact, Holdings, Message, Release, Withdraw
+from p2pd.swarm.peer import Peer
 from p2pd.swarm.rendezvous import highest
 from p2pd.swarm.seeding import Seeder
-from p2pd.swarm.state import NEVER, Peer, State
+from p2pd.swarm.state import NEVER, State
 
 LOCAL = -1  # the peer number of this node's own directory
 RELEASE_RETRY_MAX_S: Final = 86400

@@ -13,6 +13,7 @@ from random import Random
 from p2pd.swarm.chain import Chain
 from p2pd.swarm.evidence import Doubted
 from p2pd.swarm.messages import Vouch
+from p2pd.swarm.peer import Peer
 from p2pd.swarm.pieces import PIECES_MAX, Geometry, any_of, indices
 from p2pd.swarm.zones import Crossing
 
@@ -24,6 +25,7 @@ HOLDERS_MAX = 16  # holders of one lease that are remembered, newest named last
 class Neighbour:
     """What a connected peer has of this blob."""
 
+    peer: Peer
     have: int = 0
     ahead: int = 0  # pieces here that it was told of before the others were
     count: int = 0  # pieces that it has, as it last said; 0 if it does not say

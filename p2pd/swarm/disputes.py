@@ -13,7 +13,8 @@ from p2pd.swarm.blob import Blob
 from p2pd.swarm.downloads import Downloads
 from p2pd.swarm.lists import Comparison
 from p2pd.swarm.messages import LINKS_MAX, GetLinks, Vouch
-from p2pd.swarm.state import Peer, State
+from p2pd.swarm.peer import Peer
+from p2pd.swarm.state import State
 
 DISPUTES_MAX = 8  # of one blob: each costs some vouchers and a piece
 DISPUTE_S = 10.0  # a source that has not shown its list, or its piece, by then has lost the dispute

@@ -21,8 +21,9 @@ from typing import Final
 from p2pd.swarm.blob import Blob, Neighbour
 from p2pd.swarm.commands import Abandon, Count, Fetch
 from p2pd.swarm.messages import Cancel, Request
+from p2pd.swarm.peer import Peer, blend
 from p2pd.swarm.pieces import indices, lowest
-from p2pd.swarm.state import NEVER, Peer, State, blend
+from p2pd.swarm.state import NEVER, State
 from p2pd.swarm.uploads import FULL
 
 READING_AHEAD: Final = 16  # pieces that a client which stands still is helped with
@@ -66,7 +67,7 @@ class Downloads:
         self._asked: dict[int, Asked] = {}
         self._bytes = 0
         self._next_rid = 1
-        self._sources: dict[int, None] = {}  # uploaders with requests of ours
+        self._sources: dict[int, Peer] = {}  # uploaders with requests of ours
         self._behind_at = 0.0  # when to look again how far behind we are
         self._behind_by = 0
         self._typical = 0.0  # bytes/s that a transfer usually reaches
@@ -108,16 +109,13 @@ class Downloads:
             return
         self._again_at = NEVER
         blobs = self._in_order()
-        peers = self._s.peers
         for blob in blobs:
             if blob.crossing.near and blob.missing:
                 self._look_across(blob)
             if blob.reading >= 0 and blob.missing >> blob.reading & 1 and self._room():
                 self._ask_for_reader(blob)
-        for number in list(self._sources):
-            peer = peers.get(number)
-            if peer:
-                self._ask_source(peer, blobs)
+        for peer in list(self._sources.values()):
+            self._ask_source(peer, blobs)
         for blob in blobs:
             while blob.missing and self._room() and self._wants_source():
                 found = self._uploader(blob, blob.missing)
@@ -149,7 +147,7 @@ class Downloads:
         """A client stands still at this piece: it goes before everything, else a blob that has all of our line for
         longer than a client waits would send the clients of all others to upstream."""
         now, bit = self._s.now, 1 << blob.reading
-        serving = [self._s.peers[number] for number in self._sources if number in blob.neighbours]
+        serving = [peer for number, peer in self._sources.items() if number in blob.neighbours]
         able = [p for p in serving if blob.neighbours[p.number].have & bit and p.not_before <= now]
         if able:
             self._ask(min(able, key=lambda p: p.asked), blob, blob.reading, hedge=False)
@@ -171,11 +169,10 @@ class Downloads:
             return True
         if len(sources) >= settings.sources_most:
             return False
-        peers, typical = self._s.peers, self._typical
+        typical = self._typical
         weight = 0.0
-        for number in sources:
-            rate = peers[number].rate
-            weight += rate / typical if 2 * rate < typical and rate else 1.0
+        for peer in sources.values():
+            weight += peer.rate / typical if 2 * peer.rate < typical and peer.rate else 1.0
         return weight < wanted - 0.5
 
     def _is_spare(self, peer: Peer) -> bool:
@@ -207,8 +204,13 @@ class Downloads:
             return
         for blob in blobs:
             neighbour = blob.neighbours.get(peer.number)
-            while neighbour and (useful := blob.useful(neighbour, blob.missing)) and self._room():
-                if peer.asked >= self._depth(peer, blob):
+            if neighbour is None:
+                continue
+            depth = self._depth(peer, blob)
+            if peer.asked >= depth and blob is blobs[-1]:
+                return
+            while (useful := blob.useful(neighbour, blob.missing)) and self._room():
+                if peer.asked >= depth:
                     return
                 self._ask(peer, blob, self._choose(blob, useful), hedge=False)
 
@@ -260,17 +262,19 @@ class Downloads:
         """The best to ask for some of `pieces`, and what of them. `anywhere`: in other zones as well."""
         best, best_wait, best_useful = None, NEVER, 0
         now, random = self._s.now, self._s.random.random
-        peers, half = self._s.peers, self._typical / 2
-        for number, neighbour in blob.neighbours.items():
+        half = self._typical / 2
+        for neighbour in blob.neighbours.values():
+            peer = neighbour.peer
+            if peer.asked or peer.number == other_than:
+                continue
+            not_before = self._not_before(peer)
+            if not_before > now and not_before >= self._again_at:
+                continue  # before the sets, which cost more
             useful = neighbour.have & pieces if anywhere else blob.useful(neighbour, pieces)
             if not useful:
                 continue
-            peer = peers[number]
-            if peer.asked or number == other_than:
-                continue
-            not_before = self._not_before(peer)
             if not_before > now:
-                self._again_at = min(self._again_at, not_before)
+                self._again_at = not_before
                 continue
             wait = peer.load + 20 * random()
             if peer.rate < half and now - peer.asked_at < SLOW_AGAIN_S:
@@ -325,7 +329,7 @@ class Downloads:
         self._bytes += length
         peer.asked += 1
         peer.asked_at = now
-        self._sources[peer.number] = None
+        self._sources[peer.number] = peer
         if self._lines and peer.contact.zone in self._lines:
             self._lines[peer.contact.zone].asked_at = now
         blob.fly(index)
@@ -358,7 +362,7 @@ class Downloads:
         now = self._s.now
         took = now - asked.sent
         if peer:
-            seconds = now - max(asked.sent, asked.started, peer.last_done_at)
+            seconds = now - max(max(asked.sent, asked.started), peer.last_done_at)
             peer.rate = blend(peer.rate, asked.length, seconds, WEIGHT)
             if self._typical:
                 seconds = min(seconds, 3 * asked.length / self._typical)
@@ -375,10 +379,11 @@ class Downloads:
         if blob:
             blob.crossing.short_since = NEVER
         self._forget(asked)
-        for other in self.of_piece(asked.digest, asked.index):
-            if other.started:
-                self._s.out.append(Count("duplicate", other.length))
-            self.cancel(other)
+        if blob and blob.copies.get(asked.index, 0) > 1:
+            for other in self.of_piece(asked.digest, asked.index):
+                if other.started:
+                    self._s.out.append(Count("duplicate", other.length))
+                self.cancel(other)
 
     def _came_across(self, zone: str, length: int, took: float) -> None:
         """A piece came from another zone; `took` is from request to piece, for its line's queue counts as well."""

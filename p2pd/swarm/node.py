@@ -43,10 +43,11 @@ from p2pd.swarm.messages import (
     Vouch,
     Withdraw,
 )
+from p2pd.swarm.peer import Peer
 from p2pd.swarm.pieces import unpack
 from p2pd.swarm.seeding import Seeder
 from p2pd.swarm.settings import Settings
-from p2pd.swarm.state import NEVER, Peer, State
+from p2pd.swarm.state import NEVER, State
 from p2pd.swarm.telling import Teller
 from p2pd.swarm.trust import Trust
 from p2pd.swarm.uploads import Uploads
@@ -139,17 +140,13 @@ class Node:
             self.deadline = self._deadline()
         else:
             # A message that led to nothing may still say when to look again; most are news, and many.
-            self.deadline = min(self.deadline, self.downloads.deadline, self.announcer.deadline)
+            self.deadline = min(min(self.deadline, self.downloads.deadline), self.announcer.deadline)
         return state.out
 
     def _deadline(self) -> float:
-        return min(
-            self.downloads.deadline,
-            self.uploads.deadline,
-            self.seeder.deadline,
-            self.announcer.deadline,
-            self.teller.deadline,
-        )
+        # By twos: for three and more a compiled core has to call the interpreter's `min`.
+        soonest = min(self.downloads.deadline, self.uploads.deadline)
+        return min(min(soonest, self.seeder.deadline), min(self.announcer.deadline, self.teller.deadline))
 
     def link(self, peer: int, rid: int) -> tuple[bytes, bytes] | None:
         """The states before and after the piece that `rid` asked for; None while no voucher has told them."""
@@ -294,8 +291,8 @@ class Node:
     def _forget_blob(self, blob: Blob) -> None:
         self.downloads.cancel_blob(blob.digest)
         self.seeder.stop(blob)
-        for number in list(blob.neighbours):
-            self.state.peers[number].blobs.pop(blob.digest, None)
+        for number, neighbour in blob.neighbours.items():
+            neighbour.peer.blobs.pop(blob.digest, None)
             self.state.send(number, Leave(blob.digest))
         self.announcer.forget(blob)
         self.trust.forget(blob)
@@ -398,8 +395,8 @@ class Node:
         for digest, blob in list(blobs.items()):
             idle = blob.proven and blob.want is None and not any(n.wanting for n in blob.neighbours.values())
             if idle and digest in self.state.stored:
-                for number in blob.neighbours:
-                    self.state.peers[number].blobs.pop(digest, None)
+                for neighbour in blob.neighbours.values():
+                    neighbour.peer.blobs.pop(digest, None)
                 del blobs[digest]
                 self.teller.forget(digest)
                 if len(blobs) < self.state.settings.swarms_most:
@@ -421,7 +418,7 @@ class Node:
             self.state.blame(peer, "a set of pieces that does not fit the blob", blob)
             return
         new = m.digest not in peer.blobs
-        neighbour = blob.neighbours.setdefault(peer.number, Neighbour())
+        neighbour = blob.neighbours.setdefault(peer.number, Neighbour(peer))
         peer.blobs[m.digest] = None
         if new and self.state.is_near(peer.contact):
             neighbour.near = not peer.lets_wait
@@ -581,8 +578,8 @@ class Node:
         if blob.term:
             self.announcer.release(blob, "done")
         self.teller.all_told(blob)
-        for number in blob.neighbours:
-            self.teller.join(self.state.peers[number], blob)
+        for neighbour in blob.neighbours.values():
+            self.teller.join(neighbour.peer, blob)
         self.announcer.track(blob)
 
     # -- upstream ---------------------------------------------------------------------------------------------------

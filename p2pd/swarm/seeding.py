@@ -406,7 +406,7 @@ class Seeder:
         shown_s = self._s.now - seeding.first_at
         if not seeding.first_at or shown_s < SHOWS_S:
             return False
-        lines = sorted(self._s.peers[number].line for number in blob.neighbours)
+        lines = sorted(neighbour.peer.line for neighbour in blob.neighbours.values())
         lines = lines[bisect_right(lines, 0.0) :]
         if len(lines) < LINES_KNOWN:
             return False

@@ -7,8 +7,9 @@ from itertools import islice
 
 from p2pd.swarm.blob import Blob
 from p2pd.swarm.messages import BLOBS_OF_NEWS_MAX, NEWS_MAX, Have, Join, News
+from p2pd.swarm.peer import Peer
 from p2pd.swarm.pieces import indices, pack
-from p2pd.swarm.state import NEVER, Peer, State
+from p2pd.swarm.state import NEVER, State
 from p2pd.swarm.uploads import Uploads
 
 
@@ -121,7 +122,9 @@ class Teller:
         if len(pieces) == NEWS_MAX:
             new &= (2 << pieces[-1]) - 1
         blob.told[turn] |= new
-        have = self._have(blob, pieces)
+        uploads = self._uploads
+        count = blob.present.bit_count()
+        have = Have(blob.digest, pieces, count, uploads.told_load, uploads.told_rate, blob.term)
         turns = len(blob.told)
         for number, neighbour in blob.neighbours.items():
             if number % turns != turn or not neighbour.wanting:
@@ -131,15 +134,19 @@ class Teller:
 
     def _tell_served(self, blob: Blob) -> None:
         """Those that are served here hear at once: who has nothing left to ask for leaves its place."""
+        new = [blob.present & ~told for told in blob.told]
+        if not any(new):
+            return
+        load, rate = -1, 0
         for number in self._uploads.served():
-            new = blob.present & ~blob.told[number % len(blob.told)]
             neighbour = blob.neighbours.get(number)
-            if neighbour and neighbour.wanting:
-                more = new & ~neighbour.ahead & ~neighbour.have
-                if more:
-                    neighbour.ahead = neighbour.ahead & blob.present | more
-                    self._s.send(number, self._have(blob, tuple(islice(indices(more), NEWS_MAX))))
-
-    def _have(self, blob: Blob, pieces: tuple[int, ...]) -> Have:
-        count = blob.present.bit_count()
-        return Have(blob.digest, pieces, count, self._uploads.told_load, self._uploads.told_rate, blob.term)
+            if neighbour is None or not neighbour.wanting:
+                continue
+            more = new[number % len(new)] & ~(neighbour.ahead | neighbour.have)
+            if more:
+                if load < 0:
+                    load, rate = self._uploads.told_load, self._uploads.told_rate
+                pieces = tuple(islice(indices(more), NEWS_MAX))
+                more &= (2 << pieces[-1]) - 1
+                neighbour.ahead = neighbour.ahead & blob.present | more
+                self._s.send(number, Have(blob.digest, pieces, blob.present.bit_count(), load, rate, blob.term))

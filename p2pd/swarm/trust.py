@@ -24,9 +24,10 @@ from p2pd.swarm.disputes import Disputes
 from p2pd.swarm.downloads import Asked, Downloads
 from p2pd.swarm.evidence import Accusations, Cases, accusation, accused, false_link
 from p2pd.swarm.messages import Accuse, GetLinks, Retract, Vouch
+from p2pd.swarm.peer import Peer
 from p2pd.swarm.pieces import indices, prefix_end
 from p2pd.swarm.seeding import Seeder
-from p2pd.swarm.state import Peer, State
+from p2pd.swarm.state import State
 from p2pd.swarm.telling import Teller
 from p2pd.swarm.uploads import Uploads
 from p2pd.swarm.voucher import make_retraction, node_id, retraction_holds, voucher_holds
@@ -474,8 +475,8 @@ class Trust:
         self._uploads.cancel_pieces(blob.digest, lost)
         if pieces:
             self._s.out.append(Drop(blob.digest, pieces))
-            for number in blob.neighbours:
-                self._teller.join(self._s.peers[number], blob)
+            for neighbour in blob.neighbours.values():
+                self._teller.join(neighbour.peer, blob)
         blob.left &= blob.present
         return lost
 

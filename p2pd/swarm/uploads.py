@@ -17,7 +17,8 @@ from typing import Final
 from p2pd.swarm.blob import Blob
 from p2pd.swarm.commands import Count, StopUpload, Upload
 from p2pd.swarm.messages import Have, Refuse, Request
-from p2pd.swarm.state import NEVER, RATE_MAX, Peer, State, blend
+from p2pd.swarm.peer import RATE_MAX, Peer, blend
+from p2pd.swarm.state import NEVER, State
 
 FULL: Final = 99  # hundredths of our line: from here on it is spoken for
 SLOW_FLOOR_S: Final = 0.25  # a transfer is never called slow before this

@@ -40,9 +40,9 @@ def test_heap_and_lanes_together_are_one_order(seed: int) -> None:
             if planned < 3000:
                 planned += 1
                 if random.random() < 0.5:
-                    clock.after(random.choice((0.0, 0.5, 3.0)), happen, planned)
+                    clock.after(random.choice((0.0, 0.0004, 0.5, 3.0)), happen, planned)
                 else:
-                    clock.at(clock.now + random.choice((0.0, 0.5, 1.0)), happen, planned)
+                    clock.at(clock.now + random.choice((0.0, 0.0004, 0.5, 1.0)), happen, planned)
 
     clock.at(100.0, happen, 0)
     clock.at(1000.0, lambda a, b: clock.stop())

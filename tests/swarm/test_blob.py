@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from p2pd.swarm.blob import Blob, Neighbour, Want
+from p2pd.swarm.peer import Peer
 from p2pd.swarm.pieces import indices
-from tests.swarm.fakes import digest_of
+from tests.swarm.fakes import contact, digest_of, key
 
 COUNT = 12
 ALL = (1 << COUNT) - 1
@@ -76,7 +77,8 @@ class BlobMachine(RuleBasedStateMachine):
     @rule()
     def join(self) -> None:
         if len(self.blob.neighbours) < 5:
-            self.blob.neighbours[self.next_peer] = Neighbour()
+            name = f"n{self.next_peer}"
+            self.blob.neighbours[self.next_peer] = Neighbour(Peer(self.next_peer, contact(name), key(name), True, -1))
             self.next_peer += 1
 
     @rule(data=st.data(), some=pieces)

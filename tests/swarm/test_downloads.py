@@ -575,7 +575,8 @@ def test_who_was_slow_is_tried_again_after_a_while() -> None:
     state, downloads, blob = p.node.state, p.node.downloads, p.blob()
     for name, rate, load in (("b", 1e6, 75), ("c", 1e4, 0)):
         number = p.numbers[name]
-        peer, neighbour = state.peers[number], blob.neighbours.setdefault(number, Neighbour())
+        peer = state.peers[number]
+        neighbour = blob.neighbours.setdefault(number, Neighbour(peer))
         peer.rate, peer.load, peer.asked_at = rate, load, state.now
         blob.neighbour_has(neighbour, 1 << 5)
     downloads._typical = 1e6

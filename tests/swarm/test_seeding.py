@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from p2pd.swarm.announcing import CLAIM_ASK_S
-from p2pd.swarm.blob import Neighbour
 from p2pd.swarm.commands import Allow, Blame, Connect, Count, Drop, Failed, Prove, Pull, StopPull, Upload
 from p2pd.swarm.events import PullEnded, Resumed, SizeKnown, Unwant
 from p2pd.swarm.messages import Announce, GetLinks, Have, Join, Refuse, Release, Retract
@@ -584,7 +583,8 @@ def lines(p: Play, *rates: float) -> None:
 
 def one_left(p: Play, seconds: float) -> None:
     """The first piece leaves, in so long."""
-    name = next(name for name in p.numbers if 0 in p.blob().neighbours.get(p.numbers[name], Neighbour()).shown)
+    neighbours = p.blob().neighbours
+    name = next(name for name, number in p.numbers.items() if number in neighbours and 0 in neighbours[number].shown)
     p.request(name, 1, 0)
     p.now += seconds
     p.uploaded(name, 1)

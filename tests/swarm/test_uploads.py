@@ -7,7 +7,8 @@ import pytest
 from p2pd.swarm.commands import Count, Send, StopUpload, Upload
 from p2pd.swarm.events import Stored
 from p2pd.swarm.messages import Cancel, GetLinks, Have, Refuse, Request, Vouch
-from p2pd.swarm.state import PROVED_TERM, RATE_MAX, blend
+from p2pd.swarm.peer import RATE_MAX, blend
+from p2pd.swarm.state import PROVED_TERM
 from p2pd.swarm.uploads import FIRST_ONES, TURN_LEAST, TURN_PIECES
 from p2pd.swarm.voucher import voucher_holds
 from tests.swarm.fakes import digest_of, key, verify
