@@ -93,7 +93,9 @@ async def send_file_range(
             if is_full and not goes_on_in_thread:
                 await _wait_writable(sock, stall_timeout)
             if position > offset and goes_on_in_thread:
+                _set_cork(sock, False)
                 pump = await _pump_in_thread(sock, fd, position, end - position, pumps)
+                _set_cork(sock, True)
                 position += pump.sent
                 if pump.error:
                     raise pump.error
@@ -262,9 +264,11 @@ async def _pump_in_thread(
 
 
 def _set_cork(sock: trio.socket.SocketType | socket.socket, corked: bool) -> None:
-    """Let only full segments out while a run is being sent; uncorking sends the rest at once.
+    """Let only full segments out while the event loop sends a run; uncorking sends the rest at once.
 
-    Worth a third on loopback: without it each 64 KiB that sendfile moves end in a segment of a few dozen bytes.
+    Worth a third on loopback: without it each 64 KiB that sendfile moves end in a segment of a few dozen bytes. Not for
+    a thread, whose calls end when the socket is full: corked, the last segment is then held back until there is room
+    for the next call, and one client gets 1.2 GB/s instead of 1.9.
     """
     with contextlib.suppress(OSError):  # not TCP, or gone: sendfile finds that out
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, corked)

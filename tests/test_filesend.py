@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -235,6 +236,31 @@ async def test_a_long_run_goes_out_from_a_thread(
     monkeypatch.setattr(filesend, "PUMP_PATIENCE_S", STALL_S)  # also on a machine that is busy with other things
     assert await sent_and_received(fd, 0, SIZE) == content
     assert sum(pump.sent for pump in pumps) > SIZE // 2
+
+
+async def test_segments_are_held_back_for_the_event_loop_alone(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread's call ends when the socket is full: its last segment must not wait for the next one."""
+    corked: dict[bool, set[int]] = {True: set(), False: set()}
+    send = filesend._send_some
+
+    def look(sock: int, *rest: int) -> int:
+        with socket.socket(fileno=os.dup(sock)) as same:
+            in_thread = threading.current_thread() is not threading.main_thread()
+            corked[in_thread].add(same.getsockopt(socket.IPPROTO_TCP, socket.TCP_CORK))
+        return send(sock, *rest)
+
+    monkeypatch.setattr(filesend, "_send_some", look)
+    async with trio.open_nursery() as nursery:
+        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        theirs = await trio.open_tcp_stream("127.0.0.1", listener.socket.getsockname()[1])
+        ours = await listener.accept()
+        nursery.start_soon(receive_all, theirs.socket)
+        await send_file_range(ours.socket, fd, 0, SIZE, stall_timeout=STALL_S)
+        assert not ours.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_CORK)
+        for stream in (ours, listener):
+            await stream.aclose()
+    await theirs.aclose()
+    assert corked == {True: {0}, False: {1}}
 
 
 async def test_a_short_run_does_not(fd: int, content: bytes, pumps: list[filesend._Pump]) -> None:
