@@ -315,10 +315,14 @@ class Announcer:
         """An answer counts only from a tracker, or from the node that this one announced the blob to."""
         told = self._told.get(answer.digest)
         blob = self._s.blobs.get(answer.digest)
-        if blob is None or peer.number in self._passed_over:
+        if blob is None or (peer.tracker < 0 and not (told and peer.number in told.targets)):
             return
-        if peer.tracker < 0 and not (told and peer.number in told.targets):
-            return
+        if peer.number in self._passed_over:
+            if not blob.hungry or answer.holder != self._s.me.node_id:
+                return
+            # It has mended it after all, and waits for this node now.
+            del self._passed_over[peer.number]
+            self.view_changed()
         if answer.failure and blob.hungry and self._is_a_lie(blob, answer.failure):
             self._pass_over(peer.number, blob, "a directory that says this node has failed, which it has not")
             return

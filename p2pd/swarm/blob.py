@@ -37,9 +37,7 @@ class Neighbour:
     questioned_at: float = 0.0
     questioned_link: tuple[bytes, bytes] | None = None  # what its piece did not fit
     questions: int = 0  # so often
-    dropped: int = 0  # pieces that it had, when it said that some of them it has no more: it left their chain
-    dropped_at: float = -1.0
-    dropped_counts: bool = False  # among the questions
+    has_left: bool = False  # a chain, since one of its pieces was last excused for that
     shown: dict[int, float] = field(default_factory=dict)  # pieces this seeder showed to it alone -> when
     near: bool = False  # in this node's zone, and does not let us wait
     outranks: int = 0  # if so: pieces that are rather for it to fetch from other zones than for this node

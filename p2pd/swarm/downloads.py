@@ -49,6 +49,7 @@ class Asked:
     hedge: bool
     started: float = 0.0
     late: bool = False
+    has_left: bool = False  # its sender has dropped pieces since, so this one may be of a chain that it has left
 
 
 @dataclass(slots=True)
@@ -93,6 +94,12 @@ class Downloads:
 
     def of_piece(self, digest: bytes, index: int) -> list[Asked]:
         return [a for a in self._asked.values() if a.digest == digest and a.index == index]
+
+    def sender_left(self, peer: int, digest: bytes, had: int) -> None:
+        """A peer drops pieces: what of those that it had is on its way may be of a chain that it has left."""
+        for asked in self._asked.values():
+            if asked.peer == peer and asked.digest == digest and had >> asked.index & 1:
+                asked.has_left = True
 
     # -- asking -----------------------------------------------------------------------------------------------------
 

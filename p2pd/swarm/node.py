@@ -424,7 +424,7 @@ class Node:
             neighbour.near = not peer.lets_wait
             me, other = self.state.me.node_id, peer.contact.node_id
             neighbour.outranks = outranks(blob.digest, other, me, blob.geometry.count)
-        useful = self.trust.has_told(peer, neighbour, pieces)
+        useful = self.trust.has_told(blob, neighbour, pieces)
         blob.neighbour_lacks(neighbour, neighbour.have & ~useful)
         blob.neighbour_has(neighbour, useful)
         wants_now = m.wanting and not neighbour.wanting  # so far it was told of nothing new

@@ -246,15 +246,15 @@ class Trust:
             self._suspect(blob, voucher, asked.index, for_good=False)
 
     def _has_left(self, peer: Peer, blob: Blob, asked: Asked) -> bool:
-        """Whether the sender has said since it was asked that it dropped the piece: it has left that chain."""
+        """Whether the sender has said since it was asked that it dropped pieces: it has left that chain."""
         neighbour = blob.neighbours.get(peer.number)
-        if neighbour is None or asked.sent > neighbour.dropped_at or not neighbour.dropped >> asked.index & 1:
+        if neighbour is None or not asked.has_left:
             return False
-        if not neighbour.dropped_counts:
+        if neighbour.has_left:
             if neighbour.questions >= QUESTIONS_MAX:
                 return False
             neighbour.questions += 1
-            neighbour.dropped_counts = True
+            neighbour.has_left = False
         return True
 
     def _question(self, peer: Peer, blob: Blob, asked: Asked, link: tuple[bytes, bytes] | None) -> None:
@@ -310,7 +310,7 @@ class Trust:
         neighbour.unused |= neighbour.have & neighbour.strays
         blob.neighbour_lacks(neighbour, neighbour.strays)
 
-    def has_told(self, peer: Peer, neighbour: Neighbour, pieces: int) -> int:
+    def has_told(self, blob: Blob, neighbour: Neighbour, pieces: int) -> int:
         """A neighbour tells anew what it has; returns what of it is of our chain.
 
         If it dropped pieces that are of another chain, it believes in that one no longer: what it answers now says
@@ -318,11 +318,13 @@ class Trust:
         """
         had = neighbour.have | neighbour.unused
         dropped = had & ~pieces
+        peer = neighbour.peer
         if neighbour.questioned is not None and not pieces >> neighbour.questioned & 1:
             neighbour.questioned = None
             peer.not_before = min(peer.not_before, self._s.now)
-        if dropped:  # of the others it may have another chain's by now, while what it sent is still on its way
-            neighbour.dropped, neighbour.dropped_at, neighbour.dropped_counts = had, self._s.now, False
+        if dropped:
+            neighbour.has_left = True
+            self._downloads.sender_left(peer.number, blob.digest, had)
         if dropped & neighbour.strays:
             neighbour.strays = 0
         neighbour.unused = neighbour.unused & pieces | pieces & neighbour.strays

@@ -288,6 +288,24 @@ def test_a_directory_under_which_nothing_moves_is_passed_over() -> None:
     assert p.blamed() == [("tracker", "a directory under which nothing moves")]
 
 
+def test_a_directory_that_was_passed_over_and_grants_the_lease_counts_again() -> None:
+    """It took longer to mend it than this node waited, and now everybody waits for this node."""
+    p = wanter("b")
+    p.wait(0)
+    p.answer(holder="b")
+    for _ in range(30):
+        p.wait(0.5)
+        if p.blamed():
+            break
+    p.answer(holder="c", term=2)
+    assert p.blob().holder != contact("c").node_id
+    p.hear("tracker", Answer(BLOB, SIZE, contact("me").node_id, 3, False, "", 0, ()))
+    p.wait(1.5)  # first it hears what the others have
+    assert len(p.of(Pull)) == 1
+    p.wait(2.5)
+    assert {m.term for m in p.sent("tracker", Announce)} == {3}
+
+
 def test_a_lease_for_what_is_unwanted_goes_back() -> None:
     p = wanter("b")
     p.wait(0)

@@ -152,6 +152,26 @@ def test_who_dropped_others_may_have_this_one_of_another_chain_by_now() -> None:
     assert not p.blob().link_failures
 
 
+def test_who_dropped_twice_is_excused_for_what_it_had_the_first_time() -> None:
+    """Two chains left one after the other, both before the first one's piece was checked."""
+    p, rid = asked_of_b()
+    p.join("b", 1)
+    p.join("b")
+    p.checked("b", rid, held=False)
+    assert p.blamed() == []
+    assert p.sent("b", GetLinks) == []
+
+
+def test_dropping_does_not_excuse_what_is_asked_for_after_it() -> None:
+    p, rid = asked_of_b()
+    p.join("b")
+    p.checked("b", rid, held=False)
+    p.join("b", 3)
+    rid = next(r for r, i in p.asked()["b"] if i == 3)
+    p.checked("b", rid, held=False)
+    assert p.sent("b", GetLinks)
+
+
 def test_dropping_each_piece_excuses_only_so_many() -> None:
     p, rid = asked_of_b()
     for _ in range(QUESTIONS_MAX):
