@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from typing import Final
 
 from p2pd.swarm import events as ev
 from p2pd.swarm.announcing import Announcer
-from p2pd.swarm.blob import Blob, Neighbour, Want
+from p2pd.swarm.blob import Blob, Want
 from p2pd.swarm.commands import (
     Close,
     Command,
@@ -22,7 +21,8 @@ from p2pd.swarm.commands import (
     Keep,
     Prove,
 )
-from p2pd.swarm.downloads import FULL, Asked, Downloads
+from p2pd.swarm.downloads import Asked, Downloads
+from p2pd.swarm.hearing import Hearer
 from p2pd.swarm.messages import (
     LINKS_MAX,
     Accuse,
@@ -44,22 +44,19 @@ from p2pd.swarm.messages import (
     Withdraw,
 )
 from p2pd.swarm.peer import Peer
-from p2pd.swarm.pieces import unpack
 from p2pd.swarm.seeding import Seeder
 from p2pd.swarm.settings import Settings
-from p2pd.swarm.state import NEVER, State
+from p2pd.swarm.state import State
 from p2pd.swarm.telling import Teller
 from p2pd.swarm.trust import Trust
 from p2pd.swarm.uploads import Uploads
 from p2pd.swarm.voucher import Sign, Verify
-from p2pd.swarm.zones import outranks
 
 # After these nothing new can be asked for, but for what their handlers say themselves. They are most of what happens.
 _CHANGES_NO_CHOICE = frozenset(
     {ev.Received, ev.PieceStarted, ev.UploadDone, ev.PieceStored, ev.Stored, ev.Tick, ev.Members}
     | {Have, News, Request, Cancel, GetLinks, Vouch, Accuse, Announce, Release, Withdraw, Holdings}
 )
-BLOBS_OF_PEER_MAX: Final = 1024  # blobs in which one peer may be our neighbour
 
 
 class Node:
@@ -84,6 +81,9 @@ class Node:
         self.announcer = Announcer(self.state, self.seeder, now + settles_after_s)
         self.teller = Teller(self.state, self.uploads)
         self.trust = Trust(self.state, self.uploads, self.downloads, self.seeder, self.announcer, self.teller)
+        self.hearer = Hearer(
+            self.state, self.downloads, self.seeder, self.announcer, self.teller, self.trust, self._bring_in
+        )
         self.announcer.on_holder = self._holder_named
         self.deadline = self.announcer.deadline  # when `Tick` is due
         self._handlers: dict[type, Callable] = {
@@ -109,10 +109,10 @@ class Node:
             ev.Tick: self._tick,
         }
         self._messages: dict[type, Callable] = {
-            Join: self._on_join,
-            Leave: self._on_leave,
-            Have: self._on_have,
-            News: self._on_news,
+            Join: self.hearer.joined,
+            Leave: self.hearer.left,
+            Have: self.hearer.has,
+            News: self.hearer.news,
             Request: self._on_request,
             Cancel: lambda p, m: self.uploads.cancel(p.number, m.rid),
             Refuse: lambda p, m: self.downloads.refused(p, m.rid, m.reason, m.load),
@@ -370,7 +370,7 @@ class Node:
         blob.proven = True
         self.teller.join_all(blob)
 
-    def _serve_stored(self, digest: bytes) -> Blob | None:
+    def _bring_in(self, digest: bytes) -> Blob | None:
         """A peer asks for a blob that is on disk: bring it into the swarm."""
         size = self.state.stored.get(digest)
         if size is None:
@@ -401,107 +401,6 @@ class Node:
                 self.teller.forget(digest)
                 if len(blobs) < self.state.settings.swarms_most:
                     return
-
-    # -- neighbours -------------------------------------------------------------------------------------------------
-
-    def _on_join(self, peer: Peer, m: Join) -> None:
-        blob = self.state.blobs.get(m.digest)
-        if blob is None:
-            blob = self._serve_stored(m.digest) if m.wanting else None
-            if blob is None:
-                return
-        if blob.geometry is None or m.size != blob.geometry.size or len(peer.blobs) >= BLOBS_OF_PEER_MAX:
-            return
-        try:
-            pieces = unpack(m.pieces, blob.geometry.count)
-        except ValueError:
-            self.state.blame(peer, "a set of pieces that does not fit the blob", blob)
-            return
-        new = m.digest not in peer.blobs
-        neighbour = blob.neighbours.setdefault(peer.number, Neighbour(peer))
-        peer.blobs[m.digest] = None
-        if new and self.state.is_near(peer.contact):
-            neighbour.near = not peer.lets_wait
-            me, other = self.state.me.node_id, peer.contact.node_id
-            neighbour.outranks = outranks(blob.digest, other, me, blob.geometry.count)
-        useful = self.trust.has_told(blob, neighbour, pieces)
-        blob.neighbour_lacks(neighbour, neighbour.have & ~useful)
-        blob.neighbour_has(neighbour, useful)
-        wants_now = m.wanting and not neighbour.wanting  # so far it was told of nothing new
-        near_changes = neighbour.near and (new or m.wanting != neighbour.wanting)
-        neighbour.wanting, neighbour.term = m.wanting, m.term
-        if near_changes:
-            blob.near_changed()
-        peer.load, peer.load_at = m.load, self.state.now
-        self._note_line(peer, m.rate)
-        if (new or wants_now) and (blob.present or blob.hungry) and not blob.computing:
-            self.teller.join(peer, blob)
-        if m.term:
-            self.announcer.claimed(blob, peer, m.term)
-        self.seeder.neighbour_has(blob, peer.number, pieces)
-        self.seeder.neighbours_changed(blob)
-        if new and blob.handed_on:
-            self.seeder.successor_named(blob)
-
-    def _note_line(self, peer: Peer, rate: int) -> None:
-        """How fast a peer says that it sends. Until it has sent to us, one transfer is expected to be as fast."""
-        if rate:
-            peer.line = float(rate)
-            peer.rate = peer.rate or peer.line
-
-    def _on_leave(self, peer: Peer, m: Leave) -> None:
-        blob = self.state.blobs.get(m.digest)
-        peer.blobs.pop(m.digest, None)
-        if blob and peer.number in blob.neighbours:
-            blob.remove_neighbour(peer.number)
-            self.seeder.neighbours_changed(blob)
-
-    def _on_news(self, peer: Peer, m: News) -> None:
-        for have in m.haves:
-            self._on_have(peer, have)
-
-    def _on_have(self, peer: Peer, m: Have) -> None:
-        peer.load, peer.load_at = m.load, self.state.now
-        if m.load < FULL:  # not always with pieces: who was refused hears when there is room
-            peer.not_before = min(peer.not_before, self.state.now) if peer.not_before < NEVER else NEVER
-        blob = self.state.blobs.get(m.digest)
-        neighbour = blob.neighbours.get(peer.number) if blob else None
-        if not blob or not neighbour or not blob.geometry:
-            return
-        self._note_line(peer, m.rate)
-        geometry = blob.geometry
-        pieces = 0
-        for index in m.pieces:
-            pieces |= 1 << index
-        if pieces.bit_length() > geometry.count:
-            self.state.blame(peer, "news of a piece that the blob does not have", blob)
-            return
-        if m.count > geometry.count:
-            self.state.blame(peer, "news of more pieces than the blob has", blob)
-            return
-        if m.count and neighbour.wanting:
-            blob.usual_count += 0.1 * (m.count - blob.usual_count)
-        if neighbour.strays:
-            neighbour.unused |= pieces & neighbour.strays
-            pieces &= ~neighbour.strays
-        blob.neighbour_has(neighbour, pieces)
-        if m.term:
-            self.announcer.claimed(blob, peer, m.term)
-            if blob.hungry and m.pieces:
-                self.downloads.claim(peer, blob, pieces)
-        if blob.missing:
-            if neighbour.have & blob.missing and blob.want:
-                self.downloads.offered(peer, blob, neighbour)
-        elif blob.hungry:
-            self.downloads.look()  # the end: any news may show what is worth asking for twice
-        if blob.seeding and pieces:
-            self.seeder.neighbour_has(blob, peer.number, pieces)
-            self.seeder.neighbours_changed(blob)
-        if neighbour.wanting and neighbour.have.bit_count() == geometry.count:
-            neighbour.wanting = False
-            if neighbour.near:
-                blob.near_changed()
-            self.seeder.neighbours_changed(blob)
 
     # -- sending ----------------------------------------------------------------------------------------------------
 
