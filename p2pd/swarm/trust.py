@@ -313,18 +313,17 @@ class Trust:
     def has_told(self, blob: Blob, neighbour: Neighbour, pieces: int) -> int:
         """A neighbour tells anew what it has; returns what of it is of our chain.
 
-        If it dropped pieces that are of another chain, it believes in that one no longer: what it answers now says
-        nothing about a piece that it sent before.
+        If it dropped pieces, it believes in their chain no longer: what it says now, asked or not, says nothing about a
+        piece that it sent before.
         """
         had = neighbour.have | neighbour.unused
         dropped = had & ~pieces
-        peer = neighbour.peer
-        if neighbour.questioned is not None and not pieces >> neighbour.questioned & 1:
-            neighbour.questioned = None
-            peer.not_before = min(peer.not_before, self._s.now)
         if dropped:
             neighbour.has_left = True
-            self._downloads.sender_left(peer.number, blob.digest, had)
+            self._downloads.sender_left(neighbour.peer.number, blob.digest, had)
+            if neighbour.questioned is not None:
+                neighbour.questioned = None
+                neighbour.peer.not_before = min(neighbour.peer.not_before, self._s.now)
         if dropped & neighbour.strays:
             neighbour.strays = 0
         neighbour.unused = neighbour.unused & pieces | pieces & neighbour.strays

@@ -152,6 +152,15 @@ def test_who_dropped_others_may_have_this_one_of_another_chain_by_now() -> None:
     assert not p.blob().link_failures
 
 
+def test_who_dropped_others_since_may_show_our_link_by_now() -> None:
+    """It changed its mind while the question was on its way, and told everybody of its new chain."""
+    p, rid = asked_of_b()
+    p.checked("b", rid, held=False)
+    p.join("b", 3)
+    p.voucher("b", "seeder", 0, 8, term=3)
+    assert p.blamed() == []
+
+
 def test_who_dropped_twice_is_excused_for_what_it_had_the_first_time() -> None:
     """Two chains left one after the other, both before the first one's piece was checked."""
     p, rid = asked_of_b()
