@@ -455,12 +455,13 @@ class Directory:
         """The holder stands still. The lease goes to another, if there is one to go to."""
         assert blob.lease
         holder = blob.lease.holder
-        blob.losses += 1
         others = any(
             m.wanting and m.primary and m.can_pull and m.failed_until <= now
             for node, m in blob.members.items()
             if node != holder
         )
+        if others:  # else nobody could do better, or nobody looks here for the lease: it says nothing of upstream
+            blob.losses += 1
         if not others or blob.losses == SLOW_LOSSES:  # upstream is slow, or nobody else could: wait on
             blob.lease.progress_at, blob.lease.stuck_since = now, -1.0
             return []

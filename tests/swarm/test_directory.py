@@ -831,6 +831,19 @@ def test_a_lease_goes_on_when_most_of_the_others_get_nothing() -> None:
     assert o.holder() in ("b", "c")
 
 
+def test_what_a_stand_by_sees_does_not_make_it_patient() -> None:
+    """It was told of a lease that is sat on, and could give it to nobody. When its word counts, it takes no longer."""
+    o = Office("sitter", "b", "c")
+    o.announce("sitter", term=7, primary=False)
+    for seconds, primary in ((20, False), (6, True)):
+        assert o.holder() == "sitter"
+        for _ in range(seconds):
+            for name in "bc":
+                o.announce(name, stuck=True, primary=primary)
+            o.wait(1.0)
+    assert o.holder() in ("b", "c")
+
+
 def test_half_of_the_others_take_it_from_nobody() -> None:
     o = Office("a", "b", "c")
     o.announce("a")
