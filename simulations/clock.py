@@ -3,7 +3,7 @@
 An event is (when, number, function, a, b); the number counts up, so that events of one moment happen in the order in
 which they were planned and a run can be replayed. A message that takes one fixed latency needs no sorting: in a lane of
 one delay the events are in order already. The others wait unsorted in slots of a millisecond, and are sorted when
-their slot comes: a heap of all of them costs twice as much, most of it outside the processor's caches.
+their slot comes: a heap of all of them took a tenth of a run, most of it outside the processor's caches.
 
 Knows nothing of networks or nodes. Bounded in events and in time: a livelock ends here with a message, not never.
 """

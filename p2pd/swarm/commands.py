@@ -7,16 +7,12 @@ from dataclasses import dataclass
 from p2pd.swarm.messages import Contact, Message, Vouch
 
 
-@dataclass(init=False, slots=True)
+@dataclass(slots=True)
 class Send:
     """Queue this message to that peer. Not frozen: there are so many that the time to make one counts."""
 
     peer: int
     message: Message
-
-    def __init__(self, peer: int, message: Message) -> None:
-        self.peer = peer
-        self.message = message
 
 
 @dataclass(frozen=True, slots=True)

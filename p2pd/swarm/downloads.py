@@ -369,7 +369,7 @@ class Downloads:
         now = self._s.now
         took = now - asked.sent
         if peer:
-            seconds = now - max(max(asked.sent, asked.started), peer.last_done_at)
+            seconds = now - max(asked.sent, asked.started, peer.last_done_at)
             peer.rate = blend(peer.rate, asked.length, seconds, WEIGHT)
             if self._typical:
                 seconds = min(seconds, 3 * asked.length / self._typical)

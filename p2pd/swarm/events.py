@@ -46,7 +46,7 @@ class ConnectFailed:
     node_id: bytes
 
 
-@dataclass(init=False, slots=True)
+@dataclass(slots=True)
 class Received:
     """A message of a peer; all but Hello, Ping and Run, which are the connection's own.
 
@@ -55,10 +55,6 @@ class Received:
 
     peer: int
     message: Message
-
-    def __init__(self, peer: int, message: Message) -> None:
-        self.peer = peer
-        self.message = message
 
 
 @dataclass(frozen=True, slots=True)

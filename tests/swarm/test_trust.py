@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from p2pd.swarm import commands as cmd
 from p2pd.swarm.events import PieceStored, PullEnded
 from p2pd.swarm.evidence import accusation
@@ -132,20 +134,19 @@ def test_who_dropped_the_piece_has_another_chain_by_now() -> None:
     assert p.blamed() == []
 
 
-def test_who_dropped_the_piece_before_it_was_checked_is_not_even_asked() -> None:
+@pytest.mark.parametrize(
+    "lists",
+    [
+        pytest.param([(5,)], id="the piece itself"),
+        pytest.param([(3,)], id="others: it got this one anew, of another chain"),
+        pytest.param([(1,), ()], id="this one, and then what it had after that"),
+    ],
+)
+def test_who_dropped_pieces_before_one_was_checked_is_not_even_asked(lists: list[tuple[int, ...]]) -> None:
     """What came before it changed its mind may be hashed only after that."""
     p, rid = asked_of_b()
-    p.join("b", 5)
-    p.checked("b", rid, held=False)
-    assert p.blamed() == []
-    assert p.sent("b", GetLinks) == []
-    assert not p.blob().link_failures
-
-
-def test_who_dropped_others_may_have_this_one_of_another_chain_by_now() -> None:
-    """It left a chain and got the piece anew, of another one, while the first one's was still on its way."""
-    p, rid = asked_of_b()
-    p.join("b", 3)
+    for has in lists:
+        p.join("b", *has)
     p.checked("b", rid, held=False)
     assert p.blamed() == []
     assert p.sent("b", GetLinks) == []
@@ -159,16 +160,6 @@ def test_who_dropped_others_since_may_show_our_link_by_now() -> None:
     p.join("b", 3)
     p.voucher("b", "seeder", 0, 8, term=3)
     assert p.blamed() == []
-
-
-def test_who_dropped_twice_is_excused_for_what_it_had_the_first_time() -> None:
-    """Two chains left one after the other, both before the first one's piece was checked."""
-    p, rid = asked_of_b()
-    p.join("b", 1)
-    p.join("b")
-    p.checked("b", rid, held=False)
-    assert p.blamed() == []
-    assert p.sent("b", GetLinks) == []
 
 
 def test_dropping_does_not_excuse_what_is_asked_for_after_it() -> None:
