@@ -19,6 +19,8 @@ from p2pd.swarm.zones import Crossing
 
 FALLEN_MAX = 256  # signers of one blob whose vouchers lost; more than that many never held one lease
 HOLDERS_MAX = 16  # holders of one lease that are remembered, newest named last
+EXCUSES_MAX = 8  # of one node: whose pieces did not fit oftener is asked for nothing more of the blob
+EXCUSED_MAX = 256  # nodes whose excuses are counted, the latest ones
 
 
 @dataclass(slots=True)
@@ -36,7 +38,6 @@ class Neighbour:
     questioned: int | None = None  # its piece did not fit our link: it was asked for its own
     questioned_at: float = 0.0
     questioned_link: tuple[bytes, bytes] | None = None  # what its piece did not fit
-    questions: int = 0  # so often
     has_left: bool = False  # a chain, since one of its pieces was last excused for that
     shown: dict[int, float] = field(default_factory=dict)  # pieces this seeder showed to it alone -> when
     near: bool = False  # in this node's zone, and does not let us wait
@@ -101,6 +102,7 @@ class Blob:
     refuted: dict[int, tuple[bytes, bytes]] = field(default_factory=dict)  # links of a chain that missed the digest
     shown_at: float = 0.0  # when the others last heard how far the pull that refutes it has come
     fallen: dict[bytes, tuple[int, int]] = field(default_factory=dict)  # signer -> from which link on, up to which term
+    excused: dict[bytes, int] = field(default_factory=dict)  # node -> how often its piece may have been another chain's
     betrayed_by: bytes = b""  # whose own piece did not fit its own link
     link_failures: dict[int, dict[bytes, None]] = field(default_factory=dict)  # link -> nodes whose piece did not fit
 
@@ -154,6 +156,23 @@ class Blob:
     def has_fallen(self, voucher: Vouch) -> bool:
         link, term = self.fallen.get(voucher.key, (PIECES_MAX, -1))
         return voucher.term <= term and voucher.links.stop > link
+
+    def excuse(self, node: bytes) -> bool:
+        """Whether a node's piece that does not fit may be of another chain once more: by node, not by connection."""
+        times = self.excused.pop(node, 0)
+        self.excused[node] = min(times, EXCUSES_MAX) + 1
+        if len(self.excused) > EXCUSED_MAX:
+            del self.excused[next(iter(self.excused))]
+        return times < EXCUSES_MAX
+
+    def is_past_excuse(self, node: bytes) -> bool:
+        """Whether it has sent one more since: nothing more is asked of it."""
+        return self.excused.get(node, 0) > EXCUSES_MAX
+
+    def excuse_once_more(self) -> None:
+        """This node's own chain fell: it may have been the wrong one."""
+        for node, times in self.excused.items():
+            self.excused[node] = min(times, EXCUSES_MAX)
 
     @property
     def complete(self) -> bool:

@@ -34,7 +34,6 @@ from p2pd.swarm.voucher import make_retraction, node_id, retraction_holds, vouch
 
 MISFIT = "a piece that does not fit its link"
 ANSWER_S = 2.0  # a neighbour that is asked for its link is asked for nothing else for so long, unless it answers
-QUESTIONS_MAX = 8  # to one neighbour: whose pieces did not fit oftener is asked for nothing more of the blob
 SHOWN_S = 1.0  # between two signs of how far a pull is that begins anew
 SUSPECT_LINK_AFTER = 2  # nodes whose piece did not fit a link: then the link is the liar, not they
 
@@ -251,9 +250,8 @@ class Trust:
         if neighbour is None or not asked.has_left:
             return False
         if neighbour.has_left:
-            if neighbour.questions >= QUESTIONS_MAX:
+            if not blob.excuse(peer.contact.node_id):
                 return False
-            neighbour.questions += 1
             neighbour.has_left = False
         return True
 
@@ -272,14 +270,13 @@ class Trust:
         if surely or neighbour is None or neighbour.questioned is not None:
             self._s.blame(peer, MISFIT, blob, index)
             return
-        if neighbour.questions >= QUESTIONS_MAX:
+        if not blob.excuse(peer.contact.node_id):
             self._strays(blob, neighbour, 0)
             return
         peer.not_before = max(peer.not_before, self._s.now + ANSWER_S)
         neighbour.questioned_at = self._s.now
         neighbour.questioned = index
         neighbour.questioned_link = link
-        neighbour.questions += 1
         neighbour.unused |= 1 << index
         blob.neighbour_lacks(neighbour, 1 << index)
         self._s.send(peer.number, GetLinks(blob.digest, index, 1))
@@ -324,7 +321,10 @@ class Trust:
             if neighbour.questioned is not None:
                 neighbour.questioned = None
                 neighbour.peer.not_before = min(neighbour.peer.not_before, self._s.now)
-        if dropped & neighbour.strays:
+        if blob.is_past_excuse(neighbour.peer.contact.node_id):
+            assert blob.geometry
+            neighbour.strays = blob.geometry.all  # also if it left, and is here again
+        elif dropped & neighbour.strays:
             neighbour.strays = 0
         neighbour.unused = neighbour.unused & pieces | pieces & neighbour.strays
         return pieces & ~neighbour.strays
@@ -472,6 +472,7 @@ class Trust:
         for neighbour in blob.neighbours.values():  # what they have may be of use on the chain that comes now
             blob.neighbour_has(neighbour, neighbour.unused)
             neighbour.unused = neighbour.strays = 0
+        blob.excuse_once_more()
         self._downloads.look()
         self._uploads.cancel_pieces(blob.digest, lost)
         if pieces:

@@ -10,10 +10,11 @@ from random import Random
 from p2pd.swarm import commands as cmd
 from p2pd.swarm import events as ev
 from p2pd.swarm.blob import Blob
-from p2pd.swarm.messages import Answer, GetLinks, Have, Join, Message, Refuse, Request, Vouch
+from p2pd.swarm.messages import Answer, GetLinks, Have, Join, Message, Refuse, Request, Retract, Vouch
 from p2pd.swarm.node import Node
 from p2pd.swarm.pieces import Geometry, indices, pack
 from p2pd.swarm.settings import Settings
+from p2pd.swarm.voucher import make_retraction
 from tests.swarm.fakes import contact, digest_of, key, signer, true_states, verify, vouch
 
 BLOB = digest_of("blob")
@@ -182,6 +183,11 @@ class Play:
     @property
     def present(self) -> list[int]:
         return list(indices(self.blob().present))
+
+
+def retraction(name: str, term: int = 1) -> Retract:
+    """What that node signed for the blob is void."""
+    return make_retraction(signer(key(name)), key(name), BLOB, term)
 
 
 def seeder(*neighbours: str, pieces: int = COUNT, **settings: object) -> Play:

@@ -33,15 +33,10 @@ from p2pd.swarm.events import (
 from p2pd.swarm.messages import Cancel, Have, Join, Leave, News, Ping, Refuse, Request, Retract, Withdraw
 from p2pd.swarm.node import Node
 from p2pd.swarm.pieces import pack
-from p2pd.swarm.voucher import make_retraction
-from tests.swarm.fakes import contact, digest_of, key, signer, vouch
-from tests.swarm.play import ALL, BLOB, COUNT, SIZE, STATES, Play, wanter
+from tests.swarm.fakes import contact, digest_of, key, vouch
+from tests.swarm.play import ALL, BLOB, COUNT, SIZE, STATES, Play, retraction, wanter
 
 WRONG = [STATES[0], *(bytes([i]) * 32 for i in range(1, COUNT)), BLOB]
-
-
-def retraction(name: str, term: int = 1) -> Retract:
-    return make_retraction(signer(key(name)), key(name), BLOB, term)
 
 
 def fetch(p: Play, name: str, *pieces: int) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
 from p2pd.swarm import commands as cmd
+from p2pd.swarm.blob import EXCUSED_MAX, EXCUSES_MAX, Blob
 from p2pd.swarm.events import PieceStored, PullEnded
 from p2pd.swarm.evidence import accusation
-from p2pd.swarm.messages import Accuse, Announce, GetLinks, Release, Retract, Vouch
-from p2pd.swarm.trust import QUESTIONS_MAX, SHOWN_S
+from p2pd.swarm.messages import Accuse, Announce, GetLinks, Leave, Release, Retract, Vouch
+from p2pd.swarm.trust import SHOWN_S
 from tests.swarm.fakes import contact, digest_of, key, true_states, vouch
-from tests.swarm.play import ALL, BLOB, COUNT, SIZE, STATES, Play, seeder, wanter
+from tests.swarm.play import ALL, BLOB, COUNT, SIZE, STATES, Play, retraction, seeder, wanter
 
 FORGED = [STATES[0], *true_states(digest_of("forged"), COUNT)[1:COUNT], BLOB]
 
@@ -174,7 +176,7 @@ def test_dropping_does_not_excuse_what_is_asked_for_after_it() -> None:
 
 def test_dropping_each_piece_excuses_only_so_many() -> None:
     p, rid = asked_of_b()
-    for _ in range(QUESTIONS_MAX):
+    for _ in range(EXCUSES_MAX):
         p.join("b", 5)
         p.checked("b", rid, held=False)
         assert p.sent("b", GetLinks) == []
@@ -198,9 +200,9 @@ def test_silence_and_a_second_piece_convict_too() -> None:
 
 def test_a_neighbour_is_asked_so_often_and_no_oftener() -> None:
     p, rid = asked_of_b()
-    for number in range(QUESTIONS_MAX + 1):
+    for number in range(EXCUSES_MAX + 1):
         p.checked("b", rid, held=False)
-        if number < QUESTIONS_MAX:
+        if number < EXCUSES_MAX:
             assert p.blamed() == []
             p.hear("b", vouch("liar", BLOB, SIZE, 2, FORGED[2:6], term=number))
             p.join("b")  # it says that it dropped them
@@ -210,6 +212,62 @@ def test_a_neighbour_is_asked_so_often_and_no_oftener() -> None:
     p.have("b", 1, 3, 5)
     assert not p.asked()
     assert p.blamed() == []
+
+
+def leave(p: Play, name: str) -> None:
+    p.hear(name, Leave(BLOB))
+
+
+def reconnect(p: Play, name: str) -> None:
+    p.down(name)
+    p.up(name)
+
+
+def misfits_and_comes_back(p: Play, rid: int, come_back: Callable[[Play, str], None]) -> Play:
+    """A member whose pieces never fit, and that goes and comes again, as another neighbour, after each of them."""
+    for _ in range(EXCUSES_MAX):
+        p.checked("b", rid, held=False)
+        assert p.blamed() == []
+        come_back(p, "b")
+        p.join("b", 3)
+        p.wait(2.5)
+        p.have("b", 5)
+        asked = next(a for a in p.node.downloads.of_piece(BLOB, 3) if a.peer == p.numbers["b"])
+        rid = asked.rid
+    p.checked("b", rid, held=False)
+    come_back(p, "b")
+    p.join("b", 1, 3, 5)
+    p.wait(2.5)
+    p.have("b", 6)
+    return p
+
+
+@pytest.mark.parametrize("come_back", [leave, reconnect])
+def test_who_comes_back_is_the_same_node(come_back: Callable[[Play, str], None]) -> None:
+    p = misfits_and_comes_back(*asked_of_b(), come_back)
+    assert not p.node.downloads.of_blob(BLOB)
+    assert p.blamed() == []
+
+
+def test_who_sent_too_many_of_another_chain_gets_one_chance_on_a_new_one() -> None:
+    """It may have been this node that believed in the wrong one."""
+    p = misfits_and_comes_back(*asked_of_b(), leave)
+    leave(p, "b")
+    p.hear("c", retraction("seeder", term=3))
+    p.voucher("c", "stranger", 0, 8, states=FORGED)
+    p.join("b", 3)
+    [asked] = p.node.downloads.of_piece(BLOB, 3)
+    p.checked("b", asked.rid, held=False)
+    leave(p, "b")
+    p.join("b", 1, 3, 5)
+    assert p.blob().neighbours[p.numbers["b"]].have == 0
+
+
+def test_the_excuses_of_many_nodes_are_bounded() -> None:
+    blob = Blob(BLOB)
+    for number in range(EXCUSED_MAX + 5):
+        assert blob.excuse(key(str(number)))
+    assert len(blob.excused) == EXCUSED_MAX
 
 
 def test_of_a_chain_that_parts_from_ours_nothing_above_is_asked_for() -> None:
