@@ -38,6 +38,8 @@ REACH_LENGTH: Final = 512 * 1024  # bytes, of a transfer whose time counts: of a
 REACH_UP: Final = 0.5  # how fast the estimate of what our line carries at least follows a faster, a slower transfer:
 REACH_DOWN: Final = 0.1  # ... the slower may be the receiver's fault
 LINE_S: Final = 0.05  # of sending, for a look at our line's rate: a piece may leave us at once, into the kernel
+LINE_PIECES: Final = 16  # ... and of so many, after 1, 2, 4, 8: transfers that share a line end at random, and in some
+# moments it seems far faster than it is. Without that, 16 daemons at 15 Mbit/s: 1.40 to 1.57 of the bound, not 1.18
 
 
 @dataclass(slots=True)
@@ -83,8 +85,10 @@ class Uploads:
         self._usual_s = 0.0  # that one transfer takes
         self._usual_drain = 0.0  # bytes/s at which one transfer usually goes out
         self._reach = 0.0  # bytes/s at which one transfer goes out; follows slow ones slowly
-        self._sent = 0  # bytes, since
-        self._sent_since = 0.0  # ... when the places were last empty, or the line's rate was last looked at
+        self._sent = 0  # bytes
+        self._pieces_sent = 0
+        self._pieces_enough = 1  # of them for the next look at the line's rate
+        self._sent_since = 0.0  # when the places were last empty, or the line's rate was last looked at
         self.carried = 0  # bytes that went out from here, in whole pieces, of all blobs
         self.rate = 0.0  # bytes/s of our line, as far as one could see
 
@@ -320,12 +324,17 @@ class Uploads:
         is_fast = took * self._usual_drain < sending.length
         self._usual_drain = blend(self._usual_drain, sending.length, took, DRAIN_WEIGHT if is_fast else RATE_DOWN)
         self._sent += sending.length
+        self._pieces_sent += 1
         self.carried += sending.length
         busy_s = self._s.now - self._sent_since
-        if busy_s >= LINE_S:
+        if busy_s >= LINE_S and self._pieces_sent >= self._pieces_enough:
             is_fast = busy_s * self.rate < self._sent
             self.rate = blend(self.rate, self._sent, busy_s, RATE_UP if is_fast else RATE_DOWN)
-            self._sent, self._sent_since = 0, self._s.now
+            self._pieces_enough = min(2 * self._pieces_enough, LINE_PIECES)
+            self._look_at_line_anew()
+
+    def _look_at_line_anew(self) -> None:
+        self._sent, self._pieces_sent, self._sent_since = 0, 0, self._s.now
 
     def _free_place(self) -> bool:
         return self.load < FULL
@@ -359,7 +368,7 @@ class Uploads:
             return False
         sending.started = self._s.now
         if not self._places:
-            self._sent, self._sent_since = 0, self._s.now
+            self._look_at_line_anew()
         if place:
             place.current = sending
         else:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from random import Random
+from statistics import mean
+
 import pytest
 
 from p2pd.swarm.commands import Count, Send, StopUpload, Upload
@@ -12,7 +15,7 @@ from p2pd.swarm.state import PROVED_TERM
 from p2pd.swarm.uploads import FIRST_ONES, TURN_LEAST, TURN_PIECES
 from p2pd.swarm.voucher import voucher_holds
 from tests.swarm.fakes import digest_of, key, verify
-from tests.swarm.play import BLOB, COUNT, STATES, Play, seeder, wanter
+from tests.swarm.play import BLOB, COUNT, LENGTH, STATES, Play, seeder, wanter
 
 
 def holder(*neighbours: str, pieces: int = COUNT - 1, **settings: object) -> Play:
@@ -601,6 +604,24 @@ def test_of_those_that_were_refused_the_ones_that_have_least_hear_first() -> Non
     p.now += 0.1
     p.uploaded("b", 1)
     assert list(p.told(Have)) == ["g", "h"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_transfers_that_end_at_random_make_a_line_seem_no_faster_than_it_is(seed: int) -> None:
+    """Else who shares it fairly counts as slow, more are sent to beside him, and all of them count as slow."""
+    random, true_rate = Random(seed), 10 * LENGTH
+    p = holder(*"bcde")
+    rids = dict.fromkeys("bcde", 0)
+    receivers(p, *rids)
+    rates = []
+    for rid in range(2, 2000):
+        name = random.choice("bcde")
+        p.request(name, rid, 0)
+        p.wait(random.expovariate(true_rate / LENGTH))
+        p.uploaded(name, rids[name] or 1)
+        rids[name] = rid
+        rates.append(p.node.uploads.rate)
+    assert 0.8 < mean(rates[50:]) / true_rate < 1.5
 
 
 def test_a_rate_stays_finite_however_many_pieces_take_no_time() -> None:
