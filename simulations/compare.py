@@ -22,7 +22,7 @@ from simulations.scenario import Scenario
 # What makes nodes or times unequal: the models do not know it, so the comparison would not be one.
 UNEQUAL = (
     "up", "down", "zones", "zone_latency", "arrival", "cached", "stragglers", "deaths", "restarts", "seeder_death",
-    "tracker_loss", "partition", "lossy", "lying", "upstream_failure",
+    "tracker_loss", "partition", "lossy", "lying", "upstream_failure", "unfair",
 )  # fmt: skip
 MODELS: tuple[Callable[[Case], Outcome], ...] = (direct, layerwise, rarest_first, hypercube)
 

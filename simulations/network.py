@@ -9,8 +9,8 @@ until the next change there, which costs at most a few per cent for a moment.
 A transfer tells twice: when its last byte entered the sender's kernel (`buffer` bytes before the wire), and when it
 arrived. A flow that slows down keeps its planned event and is asked again then; only one that speeds up plans anew.
 
-Not here: TCP's own dynamics (slow start is a penalty in bytes, as an option), packet loss, queues in switches.
-Knows `clock` only.
+Not here: TCP's own dynamics (slow start is a penalty in bytes, and flows that share unequally are a draw at each flow's
+begin, both as options), packet loss, queues in switches. Knows `clock` only.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from math import log2
+from random import Random
 from typing import Any, Final
 
 from simulations.clock import NEVER, Clock
@@ -35,12 +36,13 @@ IDLE_S: Final = 1.0  # after so long without bytes a connection begins anew (RFC
 class Link:
     """Capacity in bytes/s; `used` is the sum of the rates of its flows."""
 
-    __slots__ = ("capacity", "carried", "changes", "flows", "level", "used")
+    __slots__ = ("capacity", "carried", "changes", "flows", "level", "used", "weight")
 
     def __init__(self, capacity: float) -> None:
         self.capacity = capacity
         self.flows: list[Pipe] = []
         self.used = 0.0
+        self.weight = 0.0  # of its flows together
         self.level = NEVER  # of a wide link: what one flow may have at the most
         self.changes = 0
         self.carried = 0.0  # bytes
@@ -61,7 +63,7 @@ class Transfer:
 class Pipe:
     """One direction of a connection. `buffer`: bytes that the sender's kernel holds."""
 
-    __slots__ = ("at", "buffer", "due", "head", "idle_since", "links", "queue", "rate", "rtt")
+    __slots__ = ("at", "buffer", "due", "head", "idle_since", "links", "queue", "rate", "rtt", "weight")
 
     def __init__(self, links: tuple[Link, ...], buffer: float, rtt: float) -> None:
         self.links = links
@@ -70,6 +72,7 @@ class Pipe:
         self.head: Transfer | None = None
         self.queue: deque[Transfer] = deque()
         self.rate = 0.0
+        self.weight = 1.0  # of a link's equal share, it takes so many
         self.at = 0.0  # when `head.left` was true
         self.due = NEVER  # the planned event that counts
         self.idle_since = -NEVER
@@ -86,12 +89,17 @@ class Network:
         arrived: Callable[[Pipe, Transfer], None],
         *,
         slow_start: bool = False,
+        unfair: float = 0.0,
+        seed: int = 0,
     ) -> None:
+        """`unfair`: how unequally flows share a link, as the standard deviation of the logarithm of what each takes."""
         self._clock = clock
         self._began = began
         self._entered = entered
         self._arrived = arrived
         self._slow_start = slow_start
+        self._unfair = unfair
+        self._random = Random(f"{seed} shares")
 
     # -- transfers --------------------------------------------------------------------------------------------------
 
@@ -104,6 +112,8 @@ class Network:
         pipe.at = self._clock.now
         if self._slow_start and pipe.at - pipe.idle_since > IDLE_S:
             self._penalize(pipe, transfer)
+        if self._unfair:
+            pipe.weight = self._random.lognormvariate(0.0, self._unfair)
         self._join(pipe)
         self._began(pipe, transfer)
         self._plan(pipe)
@@ -208,10 +218,11 @@ class Network:
         crowded = False
         for link in pipe.links:
             link.flows.append(pipe)
+            link.weight += pipe.weight
             offer = link.capacity
             if len(link.flows) > 1:
                 crowded = True
-                offer = self._offer(link, 0.0)
+                offer = self._offer(link, 0.0, pipe.weight)
             if offer < rate:
                 rate = offer
         pipe.rate = rate
@@ -231,23 +242,24 @@ class Network:
         for link in pipe.links:
             link.flows.remove(pipe)
             link.used = link.used - rate if link.flows else 0.0  # no drift of rounding
+            link.weight = link.weight - pipe.weight if link.flows else 0.0
         for link in pipe.links:
             if link.flows:
                 self._share(link)
 
-    def _offer(self, link: Link, rate: float) -> float:
-        """What a link has for a flow that gets `rate` of it now: what is free, at least its equal share."""
+    def _offer(self, link: Link, rate: float, weight: float) -> float:
+        """What a link has for a flow that gets `rate` of it now: what is free, at least its share by weight."""
         count = len(link.flows)
         if count == 1:
             return link.capacity
         free = link.capacity - link.used + rate
         if count >= WIDE:  # who comes late gets little until the next sharing out, which is near
             return min(link.level, max(free, rate, 0.25 * link.capacity / count))
-        equal = link.capacity / count
-        return free if free > equal else equal
+        fair = link.capacity * weight / link.weight
+        return free if free > fair else fair
 
     def _share(self, link: Link) -> None:
-        """Work out the shares at a link: who can't use an equal one at its other end leaves the rest to the others."""
+        """Work out the shares at a link: who can't use a fair one at its other end leaves the rest to the others."""
         flows = link.flows
         count = len(flows)
         if count >= WIDE and not self._is_due(link):
@@ -258,7 +270,7 @@ class Network:
             rate = pipe.rate
             for other in pipe.links:
                 if other is not link:
-                    offer = other.capacity if len(other.flows) == 1 else self._offer(other, rate)
+                    offer = other.capacity if len(other.flows) == 1 else self._offer(other, rate, pipe.weight)
                     if offer < wish:
                         wish = offer
             wishes.append(wish)
@@ -266,14 +278,15 @@ class Network:
             wish = wishes[0]
             self._change(flows[0], wish if wish < link.capacity else link.capacity, link)
             return
-        left, rest = link.capacity * (1.0 if count < WIDE else WIDE_FILL), count
+        left, rest = link.capacity * (1.0 if count < WIDE else WIDE_FILL), link.weight
         rising = []
-        for place in sorted(range(count), key=wishes.__getitem__):
+        order = wishes if not self._unfair else [wish / pipe.weight for pipe, wish in zip(flows, wishes, strict=True)]
+        for place in sorted(range(count), key=order.__getitem__):
             pipe, wish = flows[place], wishes[place]
-            equal = left / rest
-            share = wish if wish < equal else equal
+            fair = left * pipe.weight / rest if rest > pipe.weight else left
+            share = wish if wish < fair else fair
             left -= share
-            rest -= 1
+            rest -= pipe.weight
             if share < pipe.rate:  # what goes down first, so that what goes up finds it
                 self._change(pipe, share, link)
             elif share > pipe.rate:
@@ -310,10 +323,10 @@ class Network:
                     self._clip(link)
 
     def _clip(self, link: Link) -> None:
-        """A link is overbooked: those above an equal share give way, and nobody gets more."""
+        """A link is overbooked: those above a fair share give way, and nobody gets more."""
         over = link.used - link.capacity
-        equal = link.capacity / len(link.flows)
-        above = [(pipe, pipe.rate - equal) for pipe in link.flows if pipe.rate > equal]
+        fair = link.capacity / link.weight
+        above = [(pipe, pipe.rate - fair * pipe.weight) for pipe in link.flows if pipe.rate > fair * pipe.weight]
         total = sum(excess for _, excess in above)
         for pipe, excess in above:
             self._change(pipe, pipe.rate - over * excess / total, link)

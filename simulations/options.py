@@ -33,6 +33,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
         "zone_latency": ("TIME", "Added to the latency between zones."),
         "send_buffer": ("SIZE", "What the kernel takes of a piece ahead of the wire, for each connection."),
         "slow_start": ("", "Charge slow start to connections that were idle: a sensitivity run."),
+        "unfair": ("X", "Flows share a line unequally: 0.5, most within a factor of 1.6; a sensitivity run."),
     },
     "The nodes": {
         "check_rate": ("RATE", "How fast a node hashes and writes; 0: costs no time."),

@@ -201,9 +201,9 @@ def _choose(manifests: list[Any], where: str) -> dict[str, Any]:
 KINDS: dict[str, Callable[[str], Any]] = {
     "nodes": _whole, "image": parse_image, "link": _rate, "up": _rate, "down": _rate, "upstream": _rate,
     "upstream_delay": _seconds, "latency": _seconds, "zones": _whole, "oversubscription": _number,
-    "zone_latency": _seconds, "send_buffer": parse_size, "slow_start": _boolean, "check_rate": _rate,
-    "piece_cost": _seconds, "reader": _boolean, "concurrent": _whole, "hold_back": _seconds, "trackers": _whole,
-    "arrival": _seconds, "cached": _share_of(_number, "share:layers, as in 20%:1"),
+    "zone_latency": _seconds, "send_buffer": parse_size, "slow_start": _boolean, "unfair": _number,
+    "check_rate": _rate, "piece_cost": _seconds, "reader": _boolean, "concurrent": _whole, "hold_back": _seconds,
+    "trackers": _whole, "arrival": _seconds, "cached": _share_of(_number, "share:layers, as in 20%:1"),
     "stragglers": _share_of(_number, "share:factor, as in 10%:0.1 (or 10%:0.1:up, :down)"),
     "deaths": parse_share, "silent": _boolean, "restarts": parse_share, "restart_after": _seconds,
     "seeder_death": parse_share, "tracker_loss": _span, "partition": _span,

@@ -70,6 +70,7 @@ class Scenario:
     zone_latency: float = 0.0  # more than `latency`, between zones
     send_buffer: float = 256 * KIB  # of the sender's kernel, for each connection
     slow_start: bool = False
+    unfair: float = 0.0  # how unequally flows share a line: the deviation of the logarithm of what each takes
     # the nodes
     check_rate: float = 800e6  # hash and write; 0: costs nothing
     piece_cost: float = 0.0003  # for each piece, beside its bytes
@@ -179,6 +180,7 @@ def check(s: Scenario) -> None:
             raise ScenarioError(name, f"{value:g} bytes/s; allowed: a rate above 0, as in 300MB/s or 25Mbit")
     for name, low, high in (
         ("upstream_delay", 0, 60), ("latency", 0, 10), ("zone_latency", 0, 10), ("send_buffer", 0, 1 << 30),
+        ("unfair", 0, 2),
         ("check_rate", 0, 1e15), ("piece_cost", 0, 10), ("hold_back", 0, 3600), ("arrival", 0, 86400),
         ("restart_after", 0, 86400), ("heal_after", 0, 86400), ("seconds_most", 0, 1e7), ("oversubscription", 1, 1e6),
         ("events_most", 0, 1e12), ("trackers", 0, 8), ("concurrent", 1, LAYERS_MAX), ("seed", 0, 1 << 62),

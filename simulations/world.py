@@ -49,7 +49,15 @@ class World:
         self.records = records or Records()
         self.started_at = START_S
         self.clock = Clock(START_S, scenario.limit_s, scenario.limit_events)
-        self.network = Network(self.clock, self._began, self._entered, self._arrived, slow_start=scenario.slow_start)
+        self.network = Network(
+            self.clock,
+            self._began,
+            self._entered,
+            self._arrived,
+            slow_start=scenario.slow_start,
+            unfair=scenario.unfair,
+            seed=scenario.seed,
+        )
         self.layers: dict[bytes, Layer] = {}
         self.image: list[Layer] = []
         self._cut_image()

@@ -23,7 +23,7 @@ from p2pd.swarm.state import NEVER, State
 FULL: Final = 99  # hundredths of our line: from here on it is spoken for
 SLOW_FLOOR_S: Final = 0.25  # a transfer is never called slow before this
 SLOW_FIRST_S: Final = 1.0  # ... nor before this, while our line's rate is not known
-SLOW_PIECES: Final = 8  # times what a piece would take with the line to itself: twice its time in one of four places
+SLOW_FACTOR: Final = 3  # times what a piece takes in one of the places, if the line is shared fairly
 TURN_PIECES: Final = 64  # after so many a peer leaves its place to one that was refused, if there is one
 TURN_LEAST: Final = 4  # ... and after so many, to one that is far behind it: who ends last is what counts
 REFUSED_MAX: Final = 64  # peers that are remembered as refused
@@ -356,9 +356,13 @@ class Uploads:
         return pieces
 
     def _slow_at(self, sending: Sending) -> float:
-        """When a transfer no longer counts as one that occupies a place."""
-        usual = SLOW_PIECES * sending.length / self.rate if self.rate else SLOW_FIRST_S
-        return sending.started + max(SLOW_FLOOR_S, usual)
+        """When a transfer no longer counts as one that occupies a place.
+
+        Each place that opened beside it takes its share: else one that is slow makes all of them slow.
+        """
+        places = max(len(self._places), self._s.settings.places)
+        late = SLOW_FACTOR * places * sending.length / self.rate if self.rate else SLOW_FIRST_S
+        return sending.started + max(SLOW_FLOOR_S, late)
 
     def _start(self, sending: Sending, share: float, place: Place | None = None) -> bool:
         """Send it, in its peer's place or in a new one; False if it is not here any more."""

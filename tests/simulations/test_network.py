@@ -17,9 +17,13 @@ PIECE = 1000.0  # bytes, so that a round is a second
 class Wires:
     """Links for some nodes, and what the network told."""
 
-    def __init__(self, nodes: int, *, buffer: float = 0.0, slow_start: bool = False, rate: float = RATE) -> None:
+    def __init__(
+        self, nodes: int, *, buffer: float = 0.0, slow_start: bool = False, unfair: float = 0.0, rate: float = RATE
+    ) -> None:
         self.clock = Clock(0.0, 1e6, 1_000_000)
-        self.network = Network(self.clock, self._began, self._entered, self._arrived, slow_start=slow_start)
+        self.network = Network(
+            self.clock, self._began, self._entered, self._arrived, slow_start=slow_start, unfair=unfair, seed=nodes
+        )
         self.up = [Link(rate) for _ in range(nodes)]
         self.down = [Link(rate) for _ in range(nodes)]
         self.buffer = buffer
@@ -177,11 +181,24 @@ def test_slow_start_costs_rounds_of_the_round_trip() -> None:
     assert slow.arrived["second"] - slow.arrived["first"] == pytest.approx(1.0)
 
 
+def test_flows_that_share_unequally_take_what_they_weigh() -> None:
+    wires = Wires(4, unfair=1.0)
+    for receiver in (1, 2, 3):
+        wires.send(0, receiver, receiver)
+    pipes = [wires.pipe(0, receiver) for receiver in (1, 2, 3)]
+    weights = [pipe.weight for pipe in pipes]
+    assert max(weights) > 1.5 * min(weights)
+    assert [pipe.rate for pipe in pipes] == pytest.approx([RATE * weight / sum(weights) for weight in weights])
+    wires.run()
+    assert max(wires.arrived.values()) == pytest.approx(3.0)  # who ends leaves its share to the others
+
+
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("core", [None, 3.0])
-def test_links_are_never_overbooked_and_work_is_conserved(seed: int, core: float | None) -> None:
+@pytest.mark.parametrize("unfair", [0.0, 1.0])
+def test_links_are_never_overbooked_and_work_is_conserved(seed: int, core: float | None, unfair: float) -> None:
     """Random traffic, with and without a wide link that all of it crosses: all arrives, and nothing is overbooked."""
-    random, wires = Random(seed), Wires(12, buffer=random_buffer(seed))
+    random, wires = Random(seed), Wires(12, buffer=random_buffer(seed), unfair=unfair)
     wide = Link(RATE * core) if core else None
     more = (wide,) if wide else ()
     sent = 0.0

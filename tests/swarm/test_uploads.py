@@ -12,7 +12,7 @@ from p2pd.swarm.events import Stored
 from p2pd.swarm.messages import Cancel, GetLinks, Have, Refuse, Request, Vouch
 from p2pd.swarm.peer import RATE_MAX, blend
 from p2pd.swarm.state import PROVED_TERM
-from p2pd.swarm.uploads import FIRST_ONES, TURN_LEAST, TURN_PIECES
+from p2pd.swarm.uploads import FIRST_ONES, SLOW_FACTOR, TURN_LEAST, TURN_PIECES
 from p2pd.swarm.voucher import voucher_holds
 from tests.swarm.fakes import digest_of, key, verify
 from tests.swarm.play import BLOB, COUNT, LENGTH, STATES, Play, seeder, wanter
@@ -223,6 +223,27 @@ def test_a_slow_receiver_does_not_occupy_the_line() -> None:
     p.now += 1
     p.request("c", 3, 0)
     assert uploads(p) == [("c", 3, 0)]
+
+
+def test_a_place_more_gives_those_beside_it_more_time() -> None:
+    """Each has a fifth of the line then, not a quarter. Else one that is slow makes all of them slow."""
+    p = holder(*"bcdefg")
+    for rid in range(5):  # a piece takes 0.1 s of our line
+        p.request("b", rid, p.present[rid])
+        p.now += 0.1
+        p.uploaded("b", rid)
+    receivers(p, *"bcde")
+    p.now += 0.1 * SLOW_FACTOR * 4 - 0.05
+    p.request("f", 1, 0, sources=4)
+    assert p.refused("f") == [(1, "busy")]
+    p.now += 0.1
+    p.request("f", 2, 0, sources=4)
+    assert uploads(p) == [("f", 2, 0)]
+    p.request("g", 1, 0, sources=4)
+    assert p.refused("g") == [(1, "busy")]
+    p.now += 0.1 * SLOW_FACTOR
+    p.request("g", 2, 0, sources=4)
+    assert uploads(p) == [("g", 2, 0)]
 
 
 def test_who_took_the_last_pieces_slowly_does_not_count() -> None:
