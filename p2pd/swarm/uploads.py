@@ -3,7 +3,7 @@
 A place belongs to a peer, not to a piece: who has one is sent what it asks for, piece after piece, until it asks for
 nothing more. So both ends of a line know who is on it, a receiver can see to it that just as many send to it as it can
 take, and no place stands waiting for the next request. A few places keep each piece's time short, which is what makes
-a swarm double quickly; another opens beside a receiver that drains at under half of its share. Who comes while all
+a swarm double quickly; another opens beside a receiver that drains at under a third of its share. Who comes while all
 places are taken is refused at once, with the load, and hears when there is room.
 """
 
