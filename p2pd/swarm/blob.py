@@ -20,6 +20,7 @@ from p2pd.swarm.zones import Crossing
 FALLEN_MAX = 256  # signers of one blob whose vouchers lost; more than that many never held one lease
 HOLDERS_MAX = 16  # holders of one lease that are remembered, newest named last
 EXCUSES_MAX = 8  # of one node: whose pieces did not fit oftener is asked for nothing more of the blob
+CHANCES_MAX = 8  # times that all of them get one more, since this node's own chain fell: who signs can make it fall
 EXCUSED_MAX = 256  # nodes whose excuses are counted, the latest ones
 
 
@@ -103,6 +104,7 @@ class Blob:
     shown_at: float = 0.0  # when the others last heard how far the pull that refutes it has come
     fallen: dict[bytes, tuple[int, int]] = field(default_factory=dict)  # signer -> from which link on, up to which term
     excused: dict[bytes, int] = field(default_factory=dict)  # node -> how often its piece may have been another chain's
+    chances: int = 0  # times that each of them got one more
     betrayed_by: bytes = b""  # whose own piece did not fit its own link
     link_failures: dict[int, dict[bytes, None]] = field(default_factory=dict)  # link -> nodes whose piece did not fit
 
@@ -171,6 +173,9 @@ class Blob:
 
     def excuse_once_more(self) -> None:
         """This node's own chain fell: it may have been the wrong one."""
+        if self.chances >= CHANCES_MAX:
+            return
+        self.chances += 1
         for node, times in self.excused.items():
             self.excused[node] = min(times, EXCUSES_MAX)
 

@@ -469,10 +469,13 @@ class Trust:
             if lost >> asked.index & 1:
                 self._downloads.cancel(asked)
         pieces = blob.lose(lost)
+        if lost:
+            blob.excuse_once_more()
         for neighbour in blob.neighbours.values():  # what they have may be of use on the chain that comes now
-            blob.neighbour_has(neighbour, neighbour.unused)
-            neighbour.unused = neighbour.strays = 0
-        blob.excuse_once_more()
+            if lost and not blob.is_past_excuse(neighbour.peer.contact.node_id):
+                neighbour.strays = 0
+            blob.neighbour_has(neighbour, neighbour.unused & ~neighbour.strays)
+            neighbour.unused &= neighbour.strays
         self._downloads.look()
         self._uploads.cancel_pieces(blob.digest, lost)
         if pieces:

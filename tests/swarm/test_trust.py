@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from p2pd.swarm import commands as cmd
-from p2pd.swarm.blob import EXCUSED_MAX, EXCUSES_MAX, Blob
+from p2pd.swarm.blob import CHANCES_MAX, EXCUSED_MAX, EXCUSES_MAX, Blob
 from p2pd.swarm.events import PieceStored, PullEnded
 from p2pd.swarm.evidence import accusation
 from p2pd.swarm.messages import Accuse, Announce, GetLinks, Leave, Release, Retract, Vouch
@@ -261,6 +261,24 @@ def test_who_sent_too_many_of_another_chain_gets_one_chance_on_a_new_one() -> No
     leave(p, "b")
     p.join("b", 1, 3, 5)
     assert p.blob().neighbours[p.numbers["b"]].have == 0
+
+
+@pytest.mark.parametrize("links", [(), (8, 10)])
+def test_who_takes_back_what_it_signed_itself_gets_few_chances(links: tuple[int, ...]) -> None:
+    """With links that nobody else has vouched for, a signer can make our chain fall as often as it likes."""
+    p, misfits = misfits_and_comes_back(*asked_of_b(), leave), 0
+    for term in range(4, 4 + 3 * CHANCES_MAX):
+        if links:
+            p.voucher("b", "b", *links, states=forged_from(8), term=term)
+        p.hear("b", retraction("b", term=term))
+        p.join("b", 3)
+        p.wait(2.5)
+        p.have("b", 5)
+        for asked in p.node.downloads.of_piece(BLOB, 3):
+            if asked.peer == p.numbers["b"]:
+                p.checked("b", asked.rid, held=False)
+                misfits += 1
+    assert misfits == (CHANCES_MAX if links else 0)
 
 
 def test_the_excuses_of_many_nodes_are_bounded() -> None:
