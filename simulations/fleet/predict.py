@@ -13,6 +13,7 @@ from simulations.fleet.calibration import (
     PIECE_COST_S,
     SEEDS,
     SEND_BUFFER,
+    UNFAIR,
     UPSTREAM_DELAY_S,
 )
 from simulations.fleet.plan import FleetPlan
@@ -35,6 +36,7 @@ def scenario_of(plan: FleetPlan, image: tuple[int, ...], seed: int) -> Scenario:
         upstream_delay=UPSTREAM_DELAY_S,
         latency=LATENCY_S,
         send_buffer=SEND_BUFFER,
+        unfair=UNFAIR,
         check_rate=CHECK_RATE,
         piece_cost=PIECE_COST_S,
         seed=seed,
