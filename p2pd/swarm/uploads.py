@@ -31,8 +31,8 @@ NOTICES: Final = 2  # for a place that gets free: the first may have found anoth
 NOTICE_S: Final = 0.01  # ... and if none of them comes in this time, the next ones hear of it
 SLOW_RATIO: Final = 0.4  # of the usual rate: who takes pieces slower than that is slow
 DRAIN_WEIGHT: Final = 0.3  # of the newest transfer to a peer
-RATE_UP: Final = 0.5  # how fast the estimate of our own line follows what was faster, and what was slower:
-RATE_DOWN: Final = 0.05  # ... for `LINE_S`. A look at a slow line takes longer, and counts for as much more
+RATE_UP: Final = 0.5  # how fast the estimate of our own line follows a faster, a slower transfer
+RATE_DOWN: Final = 0.05
 FIRST_ONES: Final = 4  # transfers, of which fewer go out at a time
 REACH_LENGTH: Final = 512 * 1024  # bytes, of a transfer whose time counts: of a smaller one half is in the kernel
 REACH_UP: Final = 0.5  # how fast the estimate of what our line carries at least follows a faster, a slower transfer:
@@ -329,8 +329,7 @@ class Uploads:
         busy_s = self._s.now - self._sent_since
         if busy_s >= LINE_S and self._pieces_sent >= self._pieces_enough:
             is_fast = busy_s * self.rate < self._sent
-            slower = min(RATE_UP, RATE_DOWN * busy_s / LINE_S)
-            self.rate = blend(self.rate, self._sent, busy_s, RATE_UP if is_fast else slower)
+            self.rate = blend(self.rate, self._sent, busy_s, RATE_UP if is_fast else RATE_DOWN)
             self._pieces_enough = min(2 * self._pieces_enough, LINE_PIECES)
             self._look_at_line_anew()
 
