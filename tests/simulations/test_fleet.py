@@ -14,7 +14,7 @@ from rich.console import Console
 from simulations.cli import main
 from simulations.fleet import FleetPlan, FleetRun, bound
 from simulations.fleet import command as fleet_command
-from simulations.fleet.calibration import GOODPUT, SEEDS
+from simulations.fleet.calibration import CHECK_RATE, GOODPUT, LATENCY_S, PIECE_COST_S, SEEDS, SEND_BUFFER, UNFAIR
 from simulations.fleet.links import Timeline
 from simulations.fleet.predict import predict, scenario_of
 from simulations.fleet.report import as_json, failures, show
@@ -120,6 +120,8 @@ def test_the_prediction_is_of_the_same_fleet() -> None:
     assert (scenario.nodes, scenario.image, scenario.seed) == (4, plan.layers, 3)
     assert scenario.link == pytest.approx(plan.link * GOODPUT)
     assert scenario.upstream == pytest.approx(2e6 * GOODPUT)
+    assert (scenario.send_buffer, scenario.unfair) == (SEND_BUFFER, UNFAIR)
+    assert (scenario.latency, scenario.check_rate, scenario.piece_cost) == (LATENCY_S, CHECK_RATE, PIECE_COST_S)
     prediction = predict(plan)
     assert set(prediction) == set(PREDICTION)
     assert bound(plan) < prediction["p50_s"] <= prediction["p99_s"] <= prediction["slowest_s"] < 3 * bound(plan)

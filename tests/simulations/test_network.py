@@ -193,6 +193,34 @@ def test_flows_that_share_unequally_take_what_they_weigh() -> None:
     assert max(wires.arrived.values()) == pytest.approx(3.0)  # who ends leaves its share to the others
 
 
+@pytest.mark.parametrize("nodes", range(4, 12))
+def test_a_flow_between_two_shared_links_gets_what_it_weighs_at_the_narrower(nodes: int) -> None:
+    wires = Wires(nodes, unfair=1.0)
+    ways = ((0, 1), (0, 2), (3, 1))
+    for sender, receiver in ways:
+        wires.send(sender, receiver, receiver)
+    between, beside, facing = (wires.pipe(*way) for way in ways)
+    heavier = max(beside, facing, key=lambda pipe: pipe.weight)
+    assert between.rate == pytest.approx(RATE * between.weight / (between.weight + heavier.weight))
+    assert heavier.rate == pytest.approx(RATE - between.rate)
+
+
+@pytest.mark.parametrize("nodes", range(5, 13))
+def test_who_gives_way_to_a_flow_that_rises_keeps_what_he_weighs(nodes: int) -> None:
+    """What held the flow down at its receiver ends; the others at its sender had taken what it left."""
+    wires = Wires(nodes, unfair=1.0)
+    wires.send(0, 1, "rises")
+    wires.send(4, 1, "ends", size=1.0)
+    wires.send(0, 2, "beside", size=2 * PIECE)
+    wires.send(0, 3, "beside it", size=2 * PIECE)
+    sharing = [wires.pipe(0, receiver) for receiver in (1, 2, 3)]
+    rates: list[float] = []
+    wires.on_arrived = lambda what: rates.extend(pipe.rate for pipe in sharing) if what == "ends" else None
+    wires.run()
+    weights = sum(pipe.weight for pipe in sharing)
+    assert rates == pytest.approx([RATE * pipe.weight / weights for pipe in sharing])
+
+
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("core", [None, 3.0])
 @pytest.mark.parametrize("unfair", [0.0, 1.0])
