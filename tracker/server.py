@@ -31,7 +31,6 @@ log = logging.getLogger("p2pd.tracker")
 NODES_MAX = 20_000
 HANDSHAKES_MAX = 4096  # strangers that have not said hello: a whole fleet may come back in the same second
 TICK_S = 0.1
-ADMIT_GAP_S = 0.002  # between two callers: a fleet that comes back at once must leave time for who is there already
 CUT_OFF_S = 60.0  # a node that floods
 CUT_OFF_MAX = 1024  # nodes remembered
 
@@ -58,7 +57,8 @@ class Node:
 
 
 class Tracker:
-    """All nodes that are connected. `key` and `contexts`: who the tracker is; plain without contexts."""
+    """All nodes that are connected. `key` and `contexts`: who the tracker is; plain without contexts. `on_left`: a node
+    is gone or a stranger was turned away, and so many nodes are still here."""
 
     def __init__(
         self,
@@ -120,7 +120,8 @@ class Tracker:
                         sock.close()
                         continue
                     nursery.start_soon(self._converse, sock)
-                    await trio.sleep(ADMIT_GAP_S)
+                    # One for each turn of all: a fleet that comes back at once leaves time for who is there already.
+                    await trio.lowlevel.checkpoint()
             finally:
                 waiting.close()
 
@@ -133,6 +134,7 @@ class Tracker:
             _, contact = await self._doorstep.meet(transport, frames, self._hello)
         except (ConnectionLost, ProtocolError) as error:
             self._refusals.add(host, error)
+            self._on_left(len(self._nodes))
             return
         node = Node(self, contact)
         node.connection = Connection(

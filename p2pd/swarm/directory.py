@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 from random import Random
 
 from p2pd.swarm.messages import Announce, Answer, Contact, Holdings, Message, Release, Withdraw
@@ -54,12 +55,15 @@ _MAY_FARE_BETTER = frozenset({"unreachable", "bad-answer"})  # another node, a m
 
 NEVER_BEFORE = float("-inf")
 Outgoing = list[tuple[bytes, Message]]
+_handed_out = attrgetter("handed_out")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Member:
     """What one node announced of one blob."""
 
+    node: bytes
+    contact: Contact
     wanting: bool = False
     waiting: bool = False
     stuck: bool = False
@@ -78,31 +82,32 @@ class Roster:
     """Members in a list to choose from at random. Adding and removing cost the same whatever its length."""
 
     def __init__(self) -> None:
-        self._order: list[bytes] = []
+        self._order: list[Member] = []
         self._place: dict[bytes, int] = {}
 
     def __len__(self) -> int:
         return len(self._order)
 
-    def add(self, node: bytes) -> None:
-        self._place[node] = len(self._order)
-        self._order.append(node)
+    def add(self, member: Member) -> None:
+        self._place[member.node] = len(self._order)
+        self._order.append(member)
 
-    def remove(self, node: bytes) -> None:
-        place, last = self._place.pop(node), self._order.pop()
-        if last != node:
+    def remove(self, member: Member) -> None:
+        place, last = self._place.pop(member.node), self._order.pop()
+        if last is not member:
             self._order[place] = last
-            self._place[last] = place
+            self._place[last.node] = place
 
-    def sample(self, most: int, random: Random) -> list[bytes]:
+    def sample(self, most: int, random: Random) -> list[Member]:
         """So many of them, or all, none twice."""
         order, count = self._order, len(self._order)
         if count < 3 * most:
             return random.sample(order, min(count, most))
-        chosen: dict[bytes, None] = {}
-        while len(chosen) < most:  # a third of what `Random.sample` takes, and a tracker does little else
-            chosen[order[int(random.random() * count)]] = None
-        return list(chosen)
+        places: dict[int, None] = {}
+        draw = random.random
+        while len(places) < most:  # a third of what `Random.sample` takes, and a tracker does little else
+            places[int(draw() * count)] = None
+        return [order[place] for place in places]
 
 
 @dataclass(slots=True)
@@ -179,9 +184,11 @@ class Directory:
 
     def connected(self, contact: Contact) -> None:
         """A node can be reached now; it must come before the node's first message."""
-        self._nodes[contact.node_id] = contact
-        self._budgets.setdefault(contact.node_id, Budget(MESSAGES_BURST, self._started))
-        self._blobs_of.setdefault(contact.node_id, {})
+        node = contact.node_id
+        self._nodes[node] = contact
+        self._budgets.setdefault(node, Budget(MESSAGES_BURST, self._started))
+        for digest in self._blobs_of.setdefault(node, {}):
+            self._blobs[digest].members[node].contact = contact
 
     def disconnected(self, node: bytes, now: float) -> Outgoing:
         """A node is gone, and with it all that it announced."""
@@ -494,19 +501,21 @@ class Directory:
         if node not in blob.members:
             if len(blob.members) >= MEMBERS_MAX or len(self._blobs_of[node]) >= BLOBS_PER_NODE:
                 return None if blob.members else self._blobs.pop(digest) and None
-            zone = self._nodes[node].zone
-            blob.members[node] = Member(zone=zone)
-            blob.roster.add(node)
+            contact = self._nodes[node]
+            zone = contact.zone
+            member = blob.members[node] = Member(node, contact, zone=zone)
+            blob.roster.add(member)
             if zone:
-                blob.zones.setdefault(zone, Roster()).add(node)
+                blob.zones.setdefault(zone, Roster()).add(member)
             self._blobs_of[node][digest] = None
         return blob
 
     def _remove(self, blob: Blob, node: bytes, now: float) -> Outgoing:
-        zone = blob.members.pop(node).zone
-        blob.roster.remove(node)
+        member = blob.members.pop(node)
+        zone = member.zone
+        blob.roster.remove(member)
         if zone:
-            blob.zones[zone].remove(node)
+            blob.zones[zone].remove(member)
             if not blob.zones[zone]:
                 del blob.zones[zone]
         self._blobs_of.get(node, {}).pop(blob.digest, None)
@@ -547,21 +556,21 @@ class Directory:
         elsewhere the others take from it (p2pd.swarm.zones). More than that would hurt the mixing."""
         if need <= 0:
             return
-        near = blob.zones.get(blob.members[asker].zone) if asker in blob.members else None
-        chosen = dict.fromkeys(self._pick(blob, near, asker, (need + 1) // 2) if near else ())
-        for node in self._pick(blob, blob.roster, asker, need):
+        me = blob.members.get(asker)
+        near = blob.zones.get(me.zone) if me else None
+        chosen = dict.fromkeys(self._pick(near, me, (need + 1) // 2) if near else ())
+        for member in self._pick(blob.roster, me, need):
             if len(chosen) < need:
-                chosen[node] = None
-        for node in chosen:
-            blob.members[node].handed_out += 1
-            yield self._nodes[node]
+                chosen[member] = None
+        for member in chosen:
+            member.handed_out += 1
+            yield member.contact
 
-    def _pick(self, blob: Blob, roster: Roster, asker: bytes, need: int) -> list[bytes]:
+    def _pick(self, roster: Roster, asker: Member | None, need: int) -> list[Member]:
         """So many at random that can be called. Those who came first would be told to everybody: of twice as many,
         take who was told to the fewest."""
-        nodes, members = self._nodes, blob.members
-        found = [node for node in roster.sample(2 * need + 1, self._random) if node != asker and nodes[node].port]
+        found = [m for m in roster.sample(2 * need + 1, self._random) if m is not asker and m.contact.port]
         at_random = min(len(found), need) // 2
         rest = found[at_random:]
-        rest.sort(key=lambda node: members[node].handed_out)
+        rest.sort(key=_handed_out)
         return (found[:at_random] + rest)[:need]

@@ -16,6 +16,7 @@ Needs about twice as many file descriptors in each process as it has nodes (ulim
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import resource
@@ -249,6 +250,7 @@ def papers(number: int, count: int, fleet: Path | None) -> list[tuple[bytes, ssl
 
 async def work(options: argparse.Namespace) -> None:
     """One worker: its share of the nodes."""
+    gc.disable()  # a pause of a worker would count as the tracker's
     made = papers(options.worker, options.nodes, Path(options.fleet) if options.fleet else None)
     print("ready", flush=True)
     go = float(await trio.to_thread.run_sync(sys.stdin.readline))  # on the clock that all processes share

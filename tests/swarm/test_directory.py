@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from p2pd.swarm.directory import (
@@ -749,6 +751,13 @@ def test_a_node_that_cannot_be_reached_is_not_handed_out() -> None:
     o.directory.connected(contact("b").__class__(contact("b").node_id, "b", "", "", 0))
     o.announce("b")
     assert o.announce("a", need=5).peers == ()
+
+
+def test_a_node_that_connects_anew_is_handed_out_as_it_is_now() -> None:
+    o = Office("a", "b")
+    o.announce("b")
+    o.directory.connected(replace(contact("b"), host="moved"))
+    assert [peer.host for peer in o.announce("a", need=5).peers] == ["moved"]
 
 
 def test_who_is_gone_is_not_handed_out() -> None:

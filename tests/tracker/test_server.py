@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
 from p2pd.fleet import Identity
 from p2pd.peers.frames import FrameReader
-from p2pd.peers.tls import TlsTransport
+from p2pd.peers.tls import TlsTransport, answer
 from p2pd.peers.transport import ConnectionLost, PlainTransport, Transport
 from p2pd.swarm.messages import FRAME_HEADER, PROTOCOL_VERSION, Announce, Answer, Hello, Ping, Run, encode
 from tests.fleet.certificates import Authority
@@ -76,9 +79,10 @@ def announce(**changes: object) -> Announce:
 class Place:
     """A tracker that runs."""
 
-    def __init__(self, tracker: Tracker, port: int, refused: list[str]) -> None:
+    def __init__(self, tracker: Tracker, port: int, refused: list[str], left: list[int]) -> None:
         self.tracker = tracker
         self.refused = refused
+        self.left = left
         self.port = port
 
     async def call(self) -> trio.SocketStream:
@@ -110,13 +114,14 @@ class Place:
 async def running(identity: Identity | None = None) -> AsyncIterator[Place]:
     key = identity.key.public if identity else b"t" * 32
     refused: list[str] = []
-    tracker = Tracker("test", key, lambda: identity, refused.append)
+    left: list[int] = []
+    tracker = Tracker("test", key, lambda: identity, refused.append, left.append)
     listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
     port = listener.socket.getsockname()[1]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(tracker.serve, [listener])
         nursery.start_soon(tracker.tick)
-        yield Place(tracker, port, refused)
+        yield Place(tracker, port, refused, left)
         nursery.cancel_scope.cancel()
 
 
@@ -209,15 +214,33 @@ async def test_strangers_of_another_fleet_or_without_a_word_are_turned_away(monk
         other.close()
 
 
+async def test_who_looks_for_garbage_hears_of_nodes_that_left_and_of_strangers() -> None:
+    async with running() as place:
+        node = await place.join("node")
+        await place.until(nodes=1)
+        other = await place.join("other", fleet="other")
+        await other.ended()
+        other.close()
+        assert place.left == [1]
+        node.close()
+        await place.until(nodes=0)
+        assert place.left == [1, 0]
+
+
 async def test_a_caller_does_not_stand_behind_those_that_came_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fleet that comes back at once: were they taken in their order, each would be taken when it has given up."""
-    monkeypatch.setattr(server_module, "ADMIT_GAP_S", 0.05)
+
+    def answer_slowly(*args: Any) -> Transport:
+        time.sleep(0.05)  # as handshakes do it for each other
+        return answer(*args)
+
+    monkeypatch.setattr(server_module, "answer", answer_slowly)
     async with running() as place:
-        before = [await place.call() for _ in range(100)]  # five seconds' work
+        before = [socket.create_connection(("127.0.0.1", place.port)) for _ in range(100)]  # five seconds' work
         with trio.fail_after(2):
             good = await place.join("good")
-        for stream in before:
-            await stream.aclose()
+        for caller in before:
+            caller.close()
         good.close()
 
 
