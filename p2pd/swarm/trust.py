@@ -143,9 +143,15 @@ class Trust:
         term = blob.holders.get(node_id(voucher.key), 0)
         return term if voucher.term >= term else 0
 
+    def _counts_more(self, blob: Blob, m: Vouch, other: Vouch) -> bool:
+        """Whether a voucher counts for more than another: the same signer's later one, else the newer lease's."""
+        if other.key == m.key:
+            return m.term > other.term
+        return self._rank(blob, m) > self._rank(blob, other)
+
     def _outranks(self, blob: Blob, m: Vouch) -> bool:
         """Whether a voucher that contradicts the chain counts for more than all that it contradicts."""
-        chain, rank = blob.chain, self._rank(blob, m)
+        chain = blob.chain
         assert chain
         if blob.has_fallen(m):
             return False
@@ -155,10 +161,8 @@ class Trust:
             against = [chain.vouchers[i] for i in (place - 1, place) if i in chain.vouchers]
             if not against:
                 return False
-            for other in against:
-                newer = m.term > other.term if other.key == m.key else rank > self._rank(blob, other)
-                if not newer:
-                    return False
+            if not all(self._counts_more(blob, m, other) for other in against):
+                return False
         return True
 
     def _displace(self, blob: Blob, m: Vouch, bringer: int) -> None:
@@ -166,13 +170,14 @@ class Trust:
         chain = blob.chain
         assert chain
         lowest = chain.contradicted(m)[0] - 1
-        rank = self._rank(blob, m)
         weaker = {i for i in range(lowest, chain.count)}
-        weaker -= {i for i, v in chain.vouchers.items() if v.key != self._s.key and self._rank(blob, v) >= rank}
+        weaker -= {i for i, v in chain.vouchers.items() if v.key != self._s.key and not self._counts_more(blob, m, v)}
         signers = {chain.vouchers[i].key for i in (lowest, lowest + 1) if i in chain.vouchers}
+        losers = {voucher.key for voucher in self._against(blob, m)} - {self._s.key}
         for index in weaker:
-            if index in chain.vouchers and chain.vouchers[index].key not in (m.key, self._s.key):
-                blob.fell(chain.vouchers[index].key, index, chain.vouchers[index].term)
+            voucher = chain.vouchers.get(index)
+            if voucher and voucher.key in losers:  # who vouched only for what lies above may be right: it may come anew
+                blob.fell(voucher.key, index, voucher.term)
         self._forget(blob, weaker)
         for key in signers:
             self._blame_signer(key, "vouched for other states than the holder of the lease", blob, lowest)

@@ -349,6 +349,28 @@ def test_a_holders_earlier_term_is_a_strangers_word() -> None:
     assert p.blob().chain.link(0) == (STATES[0], STATES[1])
 
 
+def test_a_holders_later_word_counts_for_more_than_its_earlier_one() -> None:
+    """It went on from a false state that it was told, and has seen since that it is false."""
+    p = hungry("b", "c", holder="holder")
+    p.voucher("b", "holder", 0, 8, states=FORGED, term=3)
+    later = p.voucher("c", "holder", 2, 4, term=5)
+    assert {index: v for index, v in p.blob().chain.vouchers.items() if v.term == 5} == {2: later, 3: later}
+    p.voucher("b", "holder", 4, 8, states=FORGED, term=3)  # somebody replays it
+    assert p.blob().chain.link(4) is None
+
+
+def test_who_vouched_only_for_what_lies_above_a_contradiction_may_come_anew() -> None:
+    p = hungry("b", "c", holder="holder")
+    p.voucher("b", "stranger", 0, 4, states=FORGED)
+    p.voucher("b", "other", 5, 8)
+    p.voucher("c", "holder", 0, 4, term=3)
+    assert p.blob().chain.link(5) is None
+    p.voucher("b", "other", 5, 8)
+    assert p.blob().chain.link(5) == (STATES[5], STATES[6])
+    p.voucher("b", "stranger", 2, 5, states=FORGED)
+    assert p.blob().chain.link(2) == (STATES[2], STATES[3])
+
+
 def test_between_strangers_the_first_one_stays() -> None:
     p = hungry("b", "c")
     p.voucher("b", "one", 0, 8)
