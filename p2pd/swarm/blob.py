@@ -39,6 +39,7 @@ class Neighbour:
     questioned: int | None = None  # its piece did not fit our link: it was asked for its own
     questioned_at: float = 0.0
     questioned_link: tuple[bytes, bytes] | None = None  # what its piece did not fit
+    questioned_again: bool = False  # since a voucher of its showed just that link
     has_left: bool = False  # a chain, since one of its pieces was last excused for that
     shown: dict[int, float] = field(default_factory=dict)  # pieces this seeder showed to it alone -> when
     near: bool = False  # in this node's zone, and does not let us wait

@@ -282,6 +282,7 @@ class Trust:
         neighbour.questioned_at = self._s.now
         neighbour.questioned = index
         neighbour.questioned_link = link
+        neighbour.questioned_again = False
         neighbour.unused |= 1 << index
         blob.neighbour_lacks(neighbour, 1 << index)
         self._s.send(peer.number, GetLinks(blob.digest, index, 1))
@@ -296,8 +297,13 @@ class Trust:
         place = index - m.first
         link = m.states[place], m.states[place + 1]
         if neighbour.questioned_link == link:  # ours may be another one by now
-            self._s.blame(peer, MISFIT, blob, index)
-            return True
+            if neighbour.questioned_again:
+                self._s.blame(peer, MISFIT, blob, index)
+                return True
+            # It may have been sent for another link, and reach over one that its bringer does not believe in any more.
+            neighbour.questioned_again = True
+            self._s.send(peer.number, GetLinks(blob.digest, index, 1))
+            return False
         neighbour.questioned = None
         peer.not_before = min(peer.not_before, self._s.now)
         if link == blob.chain.link(index):

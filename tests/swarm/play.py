@@ -101,11 +101,11 @@ class Play:
         return self.event(ev.PieceChecked(self.numbers[name], rid, held))
 
     def misfit(self, name: str, rid: int, signed_by: str = "seeder") -> list[cmd.Command]:
-        """A piece that does not fit; its sender, asked for its link, says the same one. What both led to."""
+        """A piece that does not fit; its sender, asked twice for its link, says the same one. What it all led to."""
         asked = self.node.downloads.get(self.numbers[name], rid)
         assert asked
         done = self.checked(name, rid, held=False)
-        if self.sent(name, GetLinks):
+        while self.sent(name, GetLinks):
             self.hear(name, vouch(signed_by, BLOB, SIZE, asked.index, STATES[asked.index : asked.index + 2]))
             done = done + self.done
         self.done = done
