@@ -39,7 +39,7 @@ REACH_UP: Final = 0.5  # how fast the estimate of what our line carries at least
 REACH_DOWN: Final = 0.1  # ... the slower may be the receiver's fault
 LINE_S: Final = 0.05  # of sending, for a look at our line's rate: a piece may leave us at once, into the kernel
 LINE_PIECES: Final = 16  # ... and of so many, after 1, 2, 4, 8: transfers that share a line end at random, and in some
-# moments it seems far faster than it is. Without that, 16 daemons at 15 Mbit/s: 1.40 to 1.57 of the bound, not 1.17
+# moments it seems far faster than it is. Without that, 16 daemons at 15 Mbit/s: 1.40 to 1.57 of the bound, not 1.15
 
 
 @dataclass(slots=True)
