@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
 from p2pd.config import ConfigError, load_node
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 PLAIN_WIDTH = 200  # columns when the output is not a terminal: nothing is cut off in a log
 
@@ -28,6 +30,8 @@ class Failure(click.ClickException):
 
 def console() -> Console:
     """For standard output as it is now: a terminal, a pipe, a file."""
+    from rich.console import Console  # only here: the daemon prints nothing
+
     plain = not sys.stdout.isatty()
     return Console(file=sys.stdout, width=PLAIN_WIDTH if plain else None, highlight=False, soft_wrap=plain)
 

@@ -6,12 +6,15 @@ logs URLs (signed ones too) and follows what the environment says. Its transport
 May know this package's config, errors and urls.
 """
 
+# ruff: noqa: E402  (one line stands before an import)
+
 from __future__ import annotations
 
 import functools
 import logging
 import os
 import ssl
+import sys
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import suppress
@@ -22,8 +25,11 @@ from typing import Any
 
 import h11
 import httpcore
-import httpx
 import trio
+
+# Without httpx's own command line, and rich and pygments that it would bring: 3 MiB that a daemon has no use for.
+sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
+import httpx
 
 from p2pd.upstream.config import UpstreamConfig
 from p2pd.upstream.errors import AddressRefused, BadAnswer, Unreachable, UpstreamError

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from p2pd import __version__
-from p2pd.cli import main
+from p2pd.cli import COMMANDS, main
 from p2pd.config import Config
 
 
@@ -25,9 +25,18 @@ def test_version():
 
 
 def test_every_command_has_help():
-    for name in main.commands:
+    assert set(COMMANDS) == {"run", "status", "top", "pull", "hosts", "fleet"}
+    for name in COMMANDS:
         assert invoke(name, "--help").exit_code == 0
+        assert f"  {name} " in invoke("--help").output
     assert invoke("hosts", "install", "--help").exit_code == 0
+
+
+def test_the_daemon_keeps_nothing_in_memory_that_only_other_commands_need():
+    code = "from p2pd.cli.run import run; import p2pd.daemon, sys; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "httpx" in loaded
+    assert not {"rich", "pygments", "p2pd.cli.view", "p2pd.cli.pull"} & set(loaded)
 
 
 @pytest.mark.parametrize("command", [["run"], ["status"], ["top"], ["pull", "debian"], ["hosts", "install"]])
