@@ -240,6 +240,7 @@ class Blob:
         lost = self.present & pieces
         self.present &= ~lost
         self.told = [told & ~lost for told in self.told]
+        self.left &= ~lost
         self.computed &= ~pieces
         self.missing |= lost
         return lost

@@ -493,7 +493,6 @@ class Trust:
             self._s.out.append(Drop(blob.digest, pieces))
             for neighbour in blob.neighbours.values():
                 self._teller.join(neighbour.peer, blob)
-        blob.left &= blob.present
         return lost
 
     # -- evidence ---------------------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ from p2pd.swarm import commands as cmd
 from p2pd.swarm.blob import CHANCES_MAX, EXCUSED_MAX, EXCUSES_MAX, Blob
 from p2pd.swarm.events import PieceStored, PullEnded
 from p2pd.swarm.evidence import accusation
-from p2pd.swarm.messages import Accuse, Announce, GetLinks, Leave, Release, Retract, Vouch
+from p2pd.swarm.messages import Accuse, Announce, GetLinks, Join, Leave, Release, Retract, Vouch
+from p2pd.swarm.pieces import unpack
 from p2pd.swarm.trust import SHOWN_S
 from tests.swarm.fakes import contact, digest_of, key, true_states, vouch
 from tests.swarm.play import ALL, BLOB, COUNT, SIZE, STATES, Play, retraction, seeder, wanter
@@ -318,6 +319,20 @@ def test_what_had_fallen_comes_from_others() -> None:
     p.voucher("c", "holder", 0, 4, term=3)
     fetch(p, "c", *range(4))
     assert p.present == [0, 1, 2, 3]
+
+
+def test_a_seeder_that_drops_pieces_no_longer_says_that_it_has_them() -> None:
+    """Else who asks for one, and for its link, gets neither, and takes it for a liar."""
+    p = hungry("b", "c")
+    p.voucher("b", "stranger", 0, 8, states=forged_from(2))
+    fetch(p, "b", 0, 1, 2, 3)
+    p.lease(term=2, fresh=False)
+    assert p.blob().seeding
+    assert p.blob().left == 0b1111
+    p.answer(holder="holder", term=3)
+    p.voucher("c", "holder", 0, 8, term=3)
+    assert p.present == [0, 1]
+    assert {unpack(m.pieces, COUNT) for m in p.sent("b", Join)} == {0b11}
 
 
 def test_the_strangers_true_beginning_stays() -> None:
