@@ -174,6 +174,7 @@ class Wires:
             twin = end.twin
             if silently:
                 twin.muted = True
+                twin.sending.clear()  # nothing of it can be stopped any more
                 if twin.pipe:
                     self._w.lost_bytes(self._w.network.clear(twin.pipe))
                 self._clock.at(self._clock.now + SILENCE_S, self._lost, twin)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -10,8 +11,11 @@ from typing import Any
 
 import pytest
 
+from p2pd.swarm.commands import StopUpload
+from simulations.clock import LimitReached
 from simulations.results import figures, simulate
 from simulations.scenario import Scenario, Share, Span
+from simulations.world import START_S, World
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"nodes": 10, "image": (6_000_000, 3_000_000), "link": 10e6, "check": True}
@@ -64,6 +68,25 @@ def test_silence_costs_time_but_no_node() -> None:
     result = run(deaths=0.3, silent=True)
     assert result["deaths"] == 3
     assert result["unfinished"] == 0
+
+
+def test_what_was_on_its_way_to_one_that_fell_silent_can_be_stopped_in_vain() -> None:
+    world = World(Scenario(**SMALL | {"send_buffer": 0.0}))
+    stopped = []
+
+    def fall_silent(_: None, __: None) -> None:
+        for host in world.hosts:
+            for end in host.ends.values():
+                for rid in list(end.sending) if not end.muted else ():
+                    world.wires.host_died(end.twin.host, silently=True)
+                    world._stop_upload(host, StopUpload(end.number, rid))
+                    stopped.append(rid)
+                    return
+
+    world.clock.at(START_S + 0.3, fall_silent)
+    with contextlib.suppress(LimitReached):  # nobody told the world of that death
+        world.run()
+    assert len(stopped) == 1
 
 
 @pytest.mark.parametrize("share", [0.2, 0.9])

@@ -326,10 +326,10 @@ def test_a_seeder_that_drops_pieces_no_longer_says_that_it_has_them() -> None:
     p = hungry("b", "c")
     p.voucher("b", "stranger", 0, 8, states=forged_from(2))
     fetch(p, "b", 0, 1, 2, 3)
-    p.lease(term=2, fresh=False)
+    p.answer(holder="holder", term=3)
+    p.lease(term=4, fresh=False)
     assert p.blob().seeding
     assert p.blob().left == 0b1111
-    p.answer(holder="holder", term=3)
     p.voucher("c", "holder", 0, 8, term=3)
     assert p.present == [0, 1]
     assert {unpack(m.pieces, COUNT) for m in p.sent("b", Join)} == {0b11}
