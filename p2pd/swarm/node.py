@@ -469,11 +469,14 @@ class Node:
 
     def _prove(self, blob: Blob) -> None:
         """Every link from state 0 to the digest holds: the blob is that digest."""
-        assert blob.geometry
+        assert blob.geometry and blob.chain
         blob.proven = True
         self.state.stored[blob.digest] = blob.geometry.size
         self.state.out.append(Prove(blob.digest))
         self.trust.proved(blob)
+        # It vouches for all links itself now: of a liar's true vouchers others would be right to want none.
+        blob.computed = blob.geometry.all
+        blob.chain.vouchers.clear()
         if blob.term:
             self.announcer.release(blob, "done")
         self.teller.all_told(blob)

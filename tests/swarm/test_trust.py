@@ -13,6 +13,7 @@ from p2pd.swarm.events import PieceStored, PullEnded
 from p2pd.swarm.evidence import accusation
 from p2pd.swarm.messages import Accuse, Announce, GetLinks, Join, Leave, Release, Retract, Vouch
 from p2pd.swarm.pieces import unpack
+from p2pd.swarm.state import PROVED_TERM
 from p2pd.swarm.trust import SHOWN_S
 from tests.swarm.fakes import contact, digest_of, key, true_states, vouch
 from tests.swarm.play import ALL, BLOB, COUNT, SIZE, STATES, Play, retraction, seeder, wanter
@@ -556,6 +557,20 @@ def test_a_voucher_that_contradicted_convicts_when_the_blob_is_proven() -> None:
     assert (c.voucher.key, c.index, c.cases) == (key("liar"), 3, 1)
     assert c.contact == contact("liar")
     assert not p.node.state.is_avoided(contact("liar").node_id)  # named; once is no reason for more
+
+
+def test_who_has_proven_the_blob_vouches_for_all_of_it_itself() -> None:
+    """Of a signer whose word counts for nothing at a node, that one takes no voucher, true as it may be."""
+    p = hungry("b", "c")
+    p.voucher("b", "stranger", 0, COUNT)
+    fetch(p, "b", *range(COUNT))
+    assert p.blob().proven
+    p.join("c")
+    p.hear("c", GetLinks(BLOB, 0, COUNT))
+    [voucher] = p.sent("c", Vouch)
+    assert voucher.key == p.node.state.key
+    assert voucher.states == tuple(STATES)
+    assert voucher.term == PROVED_TERM
 
 
 def test_an_accusation_is_checked_and_handed_on() -> None:
