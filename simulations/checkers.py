@@ -1,7 +1,7 @@
 """What must never happen, asserted after every event of a run that is checked. Apart from the world, which it reads.
 
 - a piece is kept only when this node's own check of it held, and sent only when it is kept;
-- a piece is in exactly one state at a node;
+- a piece is in exactly one state at a node, and while it is present its link is the one that it was checked against;
 - a lease at a directory has a holder that is connected, and goes over only to a higher term, or to a lower node id;
 - every queue keeps its bound.
 
@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING
 
 from p2pd.swarm import commands as cmd
 from p2pd.swarm.commands import Command
-from p2pd.swarm.events import Event
+from p2pd.swarm.events import Event, PieceChecked, PieceStored, Received
+from p2pd.swarm.messages import Answer, Retract, Vouch
+from p2pd.swarm.pieces import indices
 from simulations.hosts import Host, Server
 
 if TYPE_CHECKING:
     from simulations.world import World
 
 COMMANDS_MAX = 20_000  # that one event leads to
+_MOVES_LINKS = frozenset({PieceChecked, PieceStored, Vouch, Retract, Answer})
 
 
 class Violation(AssertionError):
@@ -34,6 +37,8 @@ class Checker:
         self._w = world
         self._held: dict[int, set[tuple[bytes, int]]] = {}  # node -> pieces that its own check let pass, or its pull
         self._kept: dict[int, set[tuple[bytes, int]]] = {}
+        # (node, blob, piece) -> what it fitted
+        self._links: dict[tuple[int, bytes, int], tuple[bytes, bytes]] = {}
         self._leases: dict[
             tuple[int, int, bytes], tuple[bytes, int] | None
         ] = {}  # (tracker, its life, digest) -> lease
@@ -60,6 +65,7 @@ class Checker:
         if piece in kept:
             self._fail(host, f"piece {c.index} kept twice")
         kept.add(piece)
+        self._links[(host.number, *piece)] = (c.before, c.after)
 
     def upload(self, host: Host, c: cmd.Upload) -> None:
         whole = host.layers[c.digest].proven
@@ -94,9 +100,21 @@ class Checker:
                 blob.check()
         except AssertionError as error:
             raise Violation(f"n{host.number} after {event}: a piece in two states or in none: {error}") from error
+        if type(event.message if type(event) is Received else event) in _MOVES_LINKS:
+            self._check_links(host)
         if len(commands) > COMMANDS_MAX:
             self._fail(host, f"{len(commands)} commands from one {type(event).__name__}")
         self._check_bounds(host)
+
+    def _check_links(self, host: Host) -> None:
+        assert host.node is not None
+        for blob in host.node.state.blobs.values():
+            if blob.chain is None or blob.proven:
+                continue
+            for index in indices(blob.present):
+                link = blob.chain.link(index)
+                if link is None or self._links.get((host.number, blob.digest, index), link) != link:
+                    self._fail(host, f"piece {index} present whose link is another one now, or gone")
 
     def _check_bounds(self, host: Host) -> None:
         node = host.node

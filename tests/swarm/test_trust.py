@@ -13,7 +13,6 @@ from p2pd.swarm.events import PieceStored, PullEnded
 from p2pd.swarm.evidence import accusation
 from p2pd.swarm.messages import Accuse, Announce, GetLinks, Join, Leave, Release, Retract, Vouch
 from p2pd.swarm.pieces import unpack
-from p2pd.swarm.state import PROVED_TERM
 from p2pd.swarm.trust import SHOWN_S
 from tests.swarm.fakes import contact, digest_of, key, true_states, vouch
 from tests.swarm.play import ALL, BLOB, COUNT, SIZE, STATES, Play, retraction, seeder, wanter
@@ -559,20 +558,6 @@ def test_a_voucher_that_contradicted_convicts_when_the_blob_is_proven() -> None:
     assert not p.node.state.is_avoided(contact("liar").node_id)  # named; once is no reason for more
 
 
-def test_who_has_proven_the_blob_vouches_for_all_of_it_itself() -> None:
-    """Of a signer whose word counts for nothing at a node, that one takes no voucher, true as it may be."""
-    p = hungry("b", "c")
-    p.voucher("b", "stranger", 0, COUNT)
-    fetch(p, "b", *range(COUNT))
-    assert p.blob().proven
-    p.join("c")
-    p.hear("c", GetLinks(BLOB, 0, COUNT))
-    [voucher] = p.sent("c", Vouch)
-    assert voucher.key == p.node.state.key
-    assert voucher.states == tuple(STATES)
-    assert voucher.term == PROVED_TERM
-
-
 def test_an_accusation_is_checked_and_handed_on() -> None:
     p = proven("b", "c")
     shown = accusation(vouch("liar", BLOB, SIZE, 2, forged_from(3)[2:6]))
@@ -675,6 +660,20 @@ def test_one_piece_shows_that_the_newcomers_list_is_true() -> None:
     fetch(p, "c", *range(COUNT))
     assert p.blob().proven
     assert convicted(p) == [(key("b"), 3)]
+
+
+def test_a_piece_that_fits_a_list_which_is_not_taken_in_is_not_kept() -> None:
+    """Its signer took the list back meanwhile: nothing that this node believes says that the piece is right, and what
+    it believes next may say another thing."""
+    p = dispute(forged_from(3), STATES)
+    p.voucher("c", "c", 0, COUNT)
+    [(rid, index)] = p.asked()["c"]
+    p.hear("c", retraction("c", 5))
+    assert p.node.link(p.numbers["c"], rid) == (STATES[index], BLOB)
+    p.checked("c", rid)
+    assert p.of(cmd.Keep) == []
+    assert p.present == []
+    assert p.blob().missing >> index & 1 or p.node.downloads.of_piece(BLOB, index)
 
 
 def test_a_newcomer_whose_piece_does_not_fit_its_own_list_is_the_liar() -> None:
