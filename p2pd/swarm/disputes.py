@@ -46,6 +46,9 @@ class Disputes:
         dispute = self._of.get(blob.digest)
         if dispute and (dispute.ends_at < self._s.now or dispute.source not in self._s.peers):
             del self._of[blob.digest]
+            asked = self._downloads.get(dispute.source, dispute.rid)
+            if asked:
+                self._downloads.cancel(asked)  # it is checked against the source's link, and must not count by ours
             return None
         return dispute
 

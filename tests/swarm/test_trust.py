@@ -9,6 +9,7 @@ import pytest
 
 from p2pd.swarm import commands as cmd
 from p2pd.swarm.blob import CHANCES_MAX, EXCUSED_MAX, EXCUSES_MAX, Blob
+from p2pd.swarm.disputes import DISPUTE_S
 from p2pd.swarm.events import PieceStored, PullEnded
 from p2pd.swarm.evidence import accusation
 from p2pd.swarm.messages import Accuse, Announce, GetLinks, Join, Leave, Release, Retract, Vouch
@@ -674,6 +675,18 @@ def test_a_piece_that_fits_a_list_which_is_not_taken_in_is_not_kept() -> None:
     assert p.of(cmd.Keep) == []
     assert p.present == []
     assert p.blob().missing >> index & 1 or p.node.downloads.of_piece(BLOB, index)
+
+
+def test_a_piece_that_is_to_settle_a_dispute_counts_no_more_when_the_dispute_is_over() -> None:
+    """It is checked against the newcomer's link from its first byte on: it must not come to count by ours."""
+    p = dispute(STATES, forged_from(3))
+    p.voucher("c", "c", 0, COUNT, states=forged_from(3))
+    [(rid, index)] = p.asked()["c"]
+    p.started("c", rid)
+    p.now += DISPUTE_S + 1
+    p.voucher("b", "late", 0, 5, states=FORGED)
+    p.checked("c", rid)
+    assert index not in p.present
 
 
 def test_a_newcomer_whose_piece_does_not_fit_its_own_list_is_the_liar() -> None:
