@@ -67,6 +67,7 @@ class Announcer:
         self._local: list[tuple[bytes, Message]] = []  # what our own directory is to be told, in order
         self._busy = False
         self.on_holder: Callable[[Blob], None] = lambda blob: None  # a directory named another holder than before
+        self.on_stuck: Callable[[Blob], None] = lambda blob: None  # a directory is told that nothing comes
 
     # -- events -----------------------------------------------------------------------------------------------------
 
@@ -190,6 +191,8 @@ class Announcer:
         stuck = blob.hungry and (
             now - blob.quiet_since > self._stuck_after(blob) or (blob.holder != b"" and blob.holder == blob.betrayed_by)
         )
+        if stuck:
+            self.on_stuck(blob)
         need = max(0, settings.neighbours_enough - len(blob.neighbours)) if blob.hungry else 0
         if need and not self._has_tracker():
             self._meet(blob, self._some_members(need))

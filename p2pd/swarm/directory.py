@@ -470,7 +470,9 @@ class Directory:
         if others:  # else nobody could do better, or nobody looks here for the lease: it says nothing of upstream
             blob.losses += 1
         if not others or blob.losses == SLOW_LOSSES:  # upstream is slow, or nobody else could: wait on
-            blob.lease.progress_at, blob.lease.stuck_since = now, -1.0
+            blob.lease.progress_at = now
+            if others:
+                blob.lease.stuck_since = -1.0  # else who comes to this directory, from one that did nothing, has waited
             return []
         self._set_lease(blob, None)
         member = blob.members[holder]

@@ -2,7 +2,8 @@
 
 The source's list is asked for, a window at a time, and compared with ours (`lists`). At the highest link where they
 differ a piece is asked of the source, to be checked against the source's link, unless ours is here already and holds.
-One dispute at a time for each blob, a few for each blob in all.
+One dispute at a time for each blob, a few for each blob in all; and as many as time allows while nothing comes although
+neighbours have what is missing.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from p2pd.swarm.peer import Peer
 from p2pd.swarm.state import State
 
 DISPUTES_MAX = 8  # of one blob: each costs some vouchers and a piece
-DISPUTE_S = 10.0  # a source that has not shown its list, or its piece, by then has lost the dispute
+LIST_S = 4.0  # a source that shows no more of its list for so long has lost the dispute
+PIECE_S = 10.0  # ... that has not sent its piece by then
 SOURCES_MAX = 4  # neighbours that are asked for our own side of it
 
 
@@ -54,13 +56,20 @@ class Disputes:
 
     def open(self, peer: Peer, blob: Blob, voucher: Vouch) -> None:
         """This peer's voucher contradicts our chain: ask for its list from the top."""
-        if self.get(blob) or self._had.get(blob.digest, 0) >= DISPUTES_MAX or blob.chain is None:
+        if self.get(blob) or self._had.get(blob.digest, 0) >= DISPUTES_MAX:
             return
         self._had[blob.digest] = self._had.get(blob.digest, 0) + 1
+        dispute = self.doubt_ours(peer, blob)
+        dispute.vouchers.append(voucher)
+        dispute.comparison.hear(voucher)
+
+    def doubt_ours(self, peer: Peer, blob: Blob) -> Dispute:
+        """Ask for this peer's list from the top, whether or not anything of it contradicts ours."""
+        assert blob.chain
         comparison = Comparison(blob.digest, blob.chain.count)
-        self._of[blob.digest] = Dispute(peer.number, comparison, self._s.now + DISPUTE_S, [voucher])
-        comparison.hear(voucher)
-        self._ask(blob, self._of[blob.digest])
+        dispute = self._of[blob.digest] = Dispute(peer.number, comparison, self._s.now + LIST_S, [])
+        self._ask(blob, dispute)
+        return dispute
 
     def hear(self, peer: Peer, blob: Blob, voucher: Vouch) -> None:
         """A voucher whose signature holds; it may be a part of the list that is asked for, or of ours."""
@@ -79,6 +88,7 @@ class Disputes:
         elif dispute.comparison.agrees:
             del self._of[blob.digest]
         elif dispute.comparison.top < before:
+            dispute.ends_at = self._s.now + LIST_S
             first, _ = dispute.comparison.window
             dispute.vouchers = [
                 v for v in dispute.vouchers if v.links.stop > first and v.first <= dispute.comparison.top
@@ -112,6 +122,7 @@ class Disputes:
 
     def _settle(self, blob: Blob, dispute: Dispute) -> None:
         """One piece shows whose list is true. Ours, if it is here, has shown it already."""
+        dispute.ends_at = self._s.now + PIECE_S
         if blob.present >> dispute.seam & 1:
             del self._of[blob.digest]
         elif blob.missing >> dispute.seam & 1 and dispute.source in blob.neighbours:

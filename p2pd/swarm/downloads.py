@@ -247,11 +247,21 @@ class Downloads:
         A claim that waits for room leaves the seeder's uplink idle, which everybody pays for.
         """
         settings = self._s.settings
-        for index in indices(pieces & blob.missing):
+        for index in indices(pieces & (blob.missing | blob.flying)):
+            if blob.flying >> index & 1 and not self._waits_for_nobody(blob, index):
+                continue
             full = self._bytes >= settings.window_most_bytes
             if full or peer.asked >= settings.at_one_uploader + settings.shown_to_one:
                 return
             self._ask(peer, blob, index, hedge=False)
+
+    def _waits_for_nobody(self, blob: Blob, index: int) -> bool:
+        """Whether a piece was asked of one only, of whom nothing has ever come: it may have said that it has all."""
+        if blob.copies[index] != 1:
+            return False
+        asked = self.of_piece(blob.digest, index)[0]
+        peer = self._s.peers.get(asked.peer)
+        return not asked.started and (peer is None or not peer.last_done_at)
 
     def _in_order(self) -> list[Blob]:
         hungry = [b for b in self._s.blobs.values() if b.want and b.geometry and (b.missing or b.flying)]

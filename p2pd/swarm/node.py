@@ -85,6 +85,7 @@ class Node:
             self.state, self.downloads, self.seeder, self.announcer, self.teller, self.trust, self._bring_in
         )
         self.announcer.on_holder = self._holder_named
+        self.announcer.on_stuck = self.trust.gets_nothing
         self.deadline = self.announcer.deadline  # when `Tick` is due
         self._handlers: dict[type, Callable] = {
             ev.PeerUp: self._peer_up,
@@ -426,8 +427,13 @@ class Node:
         blob = self.state.blobs.get(m.digest)
         if blob is None or blob.chain is None or blob.geometry is None:
             return
+        end = min(m.first + min(m.count, LINKS_MAX), blob.geometry.count)
+        if blob.proven and not blob.computing:
+            if blob.geometry.count > 1 and m.first < end:
+                self.state.send(peer.number, self.state.proof(blob, m.first, end - m.first))
+            return
         sent: list[Vouch] = []
-        for index in range(m.first, min(m.first + min(m.count, LINKS_MAX), blob.geometry.count)):
+        for index in range(m.first, end):
             if blob.present >> index & 1 and (index in blob.chain.vouchers or blob.computed >> index & 1):
                 sent += [v for v in self.state.vouchers_for(blob, index) if v not in sent]
         for voucher in sent:

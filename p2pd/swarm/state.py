@@ -117,6 +117,14 @@ class State:
         assert blob.chain
         return PROVED_TERM if blob.proven else max(blob.term, blob.chain.retracted.get(self.key, 0) + 1)
 
+    def proof(self, blob: Blob, first: int, count: int) -> Vouch:
+        """So many links of a blob that this node has proven, on its own word: whoever's vouchers it proved it with, others
+        may have reasons to refuse them."""
+        assert blob.chain and blob.geometry and blob.proven
+        states = [blob.chain.states[i] for i in range(first, first + count + 1)]
+        size = blob.geometry.size
+        return make_voucher(self.sign, self.key, blob.upstream, blob.digest, size, PROVED_TERM, first, states)
+
     def vouchers_for(self, blob: Blob, index: int) -> tuple[Vouch, ...]:
         """The voucher that covers a link, made and signed now if this node computed the link itself."""
         chain = blob.chain

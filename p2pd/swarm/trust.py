@@ -70,7 +70,10 @@ class Trust:
         chain = blob.chain
         if m.key == peer.key and peer.contact.node_id == blob.holder:
             blob.holder_vouches(m.links.stop - 1, self._s.now)
-        if self._answered(peer, blob, m) or all(chain.vouchers.get(index) == m for index in m.links):
+        if self._answered(peer, blob, m):
+            return
+        if all(chain.vouchers.get(index) == m for index in m.links):
+            self._of_use(peer, blob, m)
             return
         problem = chain.accepts(m, blob.geometry.size)
         if problem is None and blob.has_fallen(m):
@@ -82,6 +85,7 @@ class Trust:
             self._contradicted(peer, blob, m)
             return
         if problem is None and all(index in chain.vouchers for index in m.links):
+            self._of_use(peer, blob, m)
             self.disputes.hear(peer, blob, m)  # nothing new in it: not worth a check of its signature
             return
         if problem and not blob.doubted.has_room_for(m) and not self._outranks(blob, m):
@@ -92,6 +96,7 @@ class Trust:
             return
         if problem is None:
             chain.add(m)
+            self._of_use(peer, blob, m)
             self.disputes.hear(peer, blob, m)
         elif self._outranks(blob, m):
             self._displace(blob, m, peer.number)
@@ -137,6 +142,28 @@ class Trust:
             for asked in self._downloads.of_piece(blob.digest, index):
                 if asked.peer == peer.number:
                     self._downloads.cancel(asked)
+
+    def _of_use(self, peer: Peer, blob: Blob, m: Vouch) -> None:
+        """This peer shows links that are ours, too: what it has of them is of our chain after all."""
+        neighbour = blob.neighbours.get(peer.number)
+        if neighbour is None or neighbour.questioned is not None:
+            return
+        again = neighbour.unused & (((1 << len(m.links)) - 1) << m.first) & ~neighbour.strays
+        if again:
+            neighbour.unused &= ~again
+            blob.neighbour_has(neighbour, again)
+            self._downloads.look()
+
+    def gets_nothing(self, blob: Blob) -> None:
+        """Nothing comes. If neighbours have what is missing, but of another chain than ours, ours may be the false one:
+        it is compared with that of one who has most of it."""
+        if blob.chain is None or self.disputes.get(blob):
+            return
+        others = {number: neighbour.unused & blob.missing for number, neighbour in blob.neighbours.items()}
+        most = max((pieces.bit_count() for pieces in others.values()), default=0)
+        if most:
+            source = self._s.random.choice([n for n, pieces in others.items() if pieces.bit_count() == most])
+            self.disputes.doubt_ours(self._s.peers[source], blob)
 
     def _rank(self, blob: Blob, voucher: Vouch) -> int:
         """The term of the lease that a directory named this signer for, if it signed under it; else 0."""
@@ -199,7 +226,14 @@ class Trust:
         for voucher in dispute.vouchers:
             theirs |= {p: state for p, state in enumerate(voucher.states, voucher.first) if p <= dispute.seam}
         differ = {p for p, state in theirs.items() if chain.states.get(p, state) != state}
-        signers = {chain.vouchers[i].key for i in (dispute.seam - 1, dispute.seam) if i in chain.vouchers}
+        losers = [chain.vouchers[i] for i in (dispute.seam - 1, dispute.seam) if i in chain.vouchers]
+        signers = {voucher.key for voucher in losers} - {self._s.key}
+        for voucher in dispute.vouchers:
+            blob.fallen.pop(voucher.key, None)
+        for place in sorted(differ):  # the digest says so: no lease of theirs counts against that
+            for voucher in (chain.vouchers.get(place - 1), chain.vouchers.get(place)):
+                if voucher and voucher.key in signers:
+                    blob.fell(voucher.key, max(0, place - 1), voucher.term)
         self._forget(blob, {i for p in differ for i in (p - 1, p) if i >= 0})
         for key in signers:
             self._blame_signer(key, "a list of states whose piece does not fit", blob, dispute.seam)

@@ -687,6 +687,35 @@ def test_claims_are_bounded() -> None:
     assert len(p.asked()["s"]) == 4
 
 
+def test_what_one_keeps_to_itself_of_whom_nothing_ever_came_is_asked_of_the_seeder() -> None:
+    """It says that it has all. A seeder that waits for us to fetch what only we are shown would stand still."""
+    p = wanter("liar", "s", at_one_uploader=COUNT)
+    p.join("s", term=1)
+    p.join("liar", *range(COUNT))
+    assert 9 in p.set(p.blob().flying)
+    p.have("s", 9, term=1)
+    [(rid, index)] = p.asked()["s"]
+    assert index == 9
+    p.have("s", 9, term=1)
+    assert p.asked() == {}
+    p.checked("s", rid)
+    assert 9 in p.present
+
+
+@pytest.mark.parametrize("brought", [True, False])
+def test_what_comes_from_somebody_is_not_asked_of_the_seeder(brought: bool) -> None:
+    p = wanter("b", "s", at_one_uploader=COUNT)
+    p.join("s", term=1)
+    p.join("b", *range(COUNT))
+    rids = {index: rid for rid, index in p.asked()["b"]}
+    if brought:
+        p.checked("b", rids[0])
+    else:
+        p.started("b", rids[9])
+    p.have("s", 9, term=1)
+    assert p.asked() == {}
+
+
 # -- vouchers ---------------------------------------------------------------------------------------------------------
 
 

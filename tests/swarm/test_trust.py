@@ -9,11 +9,12 @@ import pytest
 
 from p2pd.swarm import commands as cmd
 from p2pd.swarm.blob import CHANCES_MAX, EXCUSED_MAX, EXCUSES_MAX, Blob
-from p2pd.swarm.disputes import DISPUTE_S
+from p2pd.swarm.disputes import PIECE_S
 from p2pd.swarm.events import PieceStored, PullEnded
 from p2pd.swarm.evidence import accusation
 from p2pd.swarm.messages import Accuse, Announce, GetLinks, Join, Leave, Release, Retract, Vouch
 from p2pd.swarm.pieces import unpack
+from p2pd.swarm.state import PROVED_TERM
 from p2pd.swarm.trust import SHOWN_S
 from tests.swarm.fakes import contact, digest_of, key, true_states, vouch
 from tests.swarm.play import ALL, BLOB, COUNT, SIZE, STATES, Play, retraction, seeder, wanter
@@ -683,7 +684,7 @@ def test_a_piece_that_is_to_settle_a_dispute_counts_no_more_when_the_dispute_is_
     p.voucher("c", "c", 0, COUNT, states=forged_from(3))
     [(rid, index)] = p.asked()["c"]
     p.started("c", rid)
-    p.now += DISPUTE_S + 1
+    p.now += PIECE_S + 1
     p.voucher("b", "late", 0, 5, states=FORGED)
     p.checked("c", rid)
     assert index not in p.present
@@ -735,3 +736,81 @@ def test_while_there_is_a_holder_nothing_is_disputed() -> None:
     p.join("c", 1)
     p.voucher("c", "c", 0, 5, states=forged_from(3))
     assert p.told(GetLinks) == {}
+
+
+# -- nothing comes, although others have it ---------------------------------------------------------------------------
+
+
+def stuck_beside(p: Play, source: str) -> None:
+    """No piece comes for as long as it takes to doubt the own list; who has all of the blob is asked for its list."""
+    p.down("b")
+    for _ in range(20):
+        p.wait(0.5)
+        if p.sent(source, GetLinks):
+            break
+    assert p.sent(source, GetLinks) == [GetLinks(BLOB, 0, COUNT)]
+
+
+def test_a_liar_who_held_the_lease_is_found_out_by_who_has_proven_the_blob() -> None:
+    """It counts for more than they, and what they have rests on another list: nothing comes any more."""
+    p = hungry("b", "c", holder="b")
+    p.voucher("b", "b", 0, COUNT, states=forged_from(3), term=3)
+    fetch(p, "b", 1, 2, 4)
+    p.join("c", *range(COUNT))
+    p.voucher("c", "c", 0, COUNT, term=PROVED_TERM)
+    assert p.sent("c", GetLinks) == []
+    stuck_beside(p, "c")
+    p.voucher("c", "c", 0, COUNT, term=PROVED_TERM)
+    [(rid, index)] = p.asked()["c"]
+    assert index == COUNT - 1
+    p.checked("c", rid)
+    assert p.present == [1, 2, COUNT - 1]
+    p.up("d")
+    p.voucher("d", "b", 3, 6, states=forged_from(3), term=3)
+    assert p.blob().chain.link(4) == (STATES[4], STATES[5])  # no lease counts against the digest
+    fetch(p, "c", *range(COUNT))
+    assert p.blob().proven
+    assert (key("b"), 3) in convicted(p)
+
+
+def test_what_a_signer_took_back_is_had_from_who_has_proven_it() -> None:
+    """All of it, the true vouchers, too: with these its neighbours have proven the blob, and they hand them on."""
+    p = hungry("b", "c")
+    p.voucher("b", "b", 0, COUNT, term=5)
+    p.hear("b", retraction("b", 5))
+    p.join("c", *range(COUNT))
+    p.voucher("c", "b", 0, COUNT, term=5)
+    assert p.asked() == {}
+    assert not p.blob().available()
+    stuck_beside(p, "c")
+    p.voucher("c", "c", 0, COUNT, term=PROVED_TERM)
+    assert p.asked()["c"]
+    fetch(p, "c", *range(COUNT))
+    assert p.blob().proven
+
+
+def test_a_list_that_is_no_better_than_ours_changes_nothing() -> None:
+    p = hungry("b", "c", holder="b")
+    p.voucher("b", "b", 0, COUNT, term=3)
+    fetch(p, "b", COUNT - 1)
+    p.join("c", *range(COUNT))
+    p.voucher("c", "c", 0, COUNT, states=forged_from(3), term=PROVED_TERM)
+    stuck_beside(p, "c")
+    p.voucher("c", "c", 0, COUNT, states=forged_from(3), term=PROVED_TERM)
+    assert p.asked() == {}
+    assert p.blob().chain.link(5) == (STATES[5], STATES[6])
+    assert COUNT - 1 in p.present
+
+
+def test_another_is_asked_when_the_first_shows_no_list() -> None:
+    p = hungry("b", "c", "d", holder="b")
+    p.voucher("b", "b", 0, COUNT, states=forged_from(3), term=3)
+    for name in "cd":
+        p.join(name, *range(COUNT))
+        p.voucher(name, name, 0, COUNT, term=PROVED_TERM)
+    p.down("b")
+    asked = set()
+    for _ in range(60):
+        p.wait(1.0)
+        asked |= {name for name in "cd" if p.sent(name, GetLinks)}
+    assert asked == {"c", "d"}

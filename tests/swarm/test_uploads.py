@@ -528,6 +528,21 @@ def test_links_are_sent_when_asked_for() -> None:
     assert p.done == []
 
 
+def test_who_has_proven_a_blob_vouches_for_its_links_itself() -> None:
+    """Others may have taken back all that the seeder signed, true or not."""
+    p = holder("b", pieces=COUNT)
+    assert p.blob().proven
+    p.hear("b", GetLinks(BLOB, 2, 64))
+    [voucher] = p.sent("b", Vouch)
+    assert (voucher.key, voucher.term, voucher.links) == (key("me"), PROVED_TERM, range(2, COUNT))
+    assert voucher.states == tuple(STATES[2:])
+    assert voucher_holds(voucher, verify)
+    p.hear("b", GetLinks(BLOB, COUNT, 64))
+    assert p.done == []
+    [upload] = p.request("b", 1, 2)
+    assert {v.key for v in upload.vouchers} == {key("seeder")}
+
+
 def test_what_is_proven_is_vouched_for_for_good() -> None:
     from p2pd.swarm.commands import ComputeChain
     from p2pd.swarm.events import ChainComputed
