@@ -118,8 +118,7 @@ class State:
         return PROVED_TERM if blob.proven else max(blob.term, blob.chain.retracted.get(self.key, 0) + 1)
 
     def proof(self, blob: Blob, first: int, count: int) -> Vouch:
-        """So many links of a blob that this node has proven, on its own word: whoever's vouchers it proved it with, others
-        may have reasons to refuse them."""
+        """So many links of a proven blob, on this node's own word: others may refuse the vouchers that proved it here."""
         assert blob.chain and blob.geometry and blob.proven
         states = [blob.chain.states[i] for i in range(first, first + count + 1)]
         size = blob.geometry.size

@@ -117,7 +117,9 @@ def main() -> int:
             console.print(f"Starting upstream ({rate}), a tracker and {options.nodes} nodes with containerd ...")
             plan = Plan(nodes=options.nodes, rate=options.rate)
             with Lab(warehouse.lab_directory(), warehouse.storage, plan) as lab:
-                return 0 if conclude(console, lab, image, show(console, lab, image)) else 1
+                is_well = conclude(console, lab, image, show(console, lab, image))
+                console.print("Ending it all, and removing what was unpacked ...")
+        return 0 if is_well else 1
     except LabError as error:
         console.print(f"[red]{error}", markup=True, highlight=False)
         return 1
