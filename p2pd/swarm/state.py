@@ -118,7 +118,7 @@ class State:
         return PROVED_TERM if blob.proven else max(blob.term, blob.chain.retracted.get(self.key, 0) + 1)
 
     def proof(self, blob: Blob, first: int, count: int) -> Vouch:
-        """So many links of a proven blob, on this node's own word: others may refuse the vouchers that proved it here."""
+        """So many links of a proven blob, on the own word: others may refuse the vouchers that it was proven with."""
         assert blob.chain and blob.geometry and blob.proven
         states = [blob.chain.states[i] for i in range(first, first + count + 1)]
         size = blob.geometry.size
