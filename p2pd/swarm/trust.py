@@ -231,9 +231,9 @@ class Trust:
         for voucher in dispute.vouchers:
             blob.fallen.pop(voucher.key, None)
         for place in sorted(differ):  # the digest says so: no lease of theirs counts against that
-            for voucher in (chain.vouchers.get(place - 1), chain.vouchers.get(place)):
-                if voucher and voucher.key in signers:
-                    blob.fell(voucher.key, max(0, place - 1), voucher.term)
+            for ours in (chain.vouchers.get(place - 1), chain.vouchers.get(place)):
+                if ours and ours.key in signers:
+                    blob.fell(ours.key, max(0, place - 1), ours.term)
         self._forget(blob, {i for p in differ for i in (p - 1, p) if i >= 0})
         for key in signers:
             self._blame_signer(key, "a list of states whose piece does not fit", blob, dispute.seam)
