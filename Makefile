@@ -82,8 +82,7 @@ bench: install apt ## measure; prints tables, takes some fifteen minutes (as roo
 
 compiled: $(COMPILED)/.built ## compile the simulator and the core that it runs (needs a C compiler): two to three times as fast
 
-$(COMPILED)/.built: $(BIN)/.installed requirements-compile.lock $(wildcard p2pd/*.py p2pd/swarm/*.py simulations/*.py)
-	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements-compile.lock
+$(COMPILED)/.built: $(BIN)/.installed $(wildcard p2pd/*.py p2pd/swarm/*.py simulations/*.py)
 	$(BIN)/python -m simulations.compile $(COMPILED)
 	@touch $@
 	@echo 'Compiled. To use it: cd $(COMPILED) and run $(CURDIR)/$(BIN)/python -m simulations.cli ...'
@@ -103,14 +102,14 @@ hunt: install ## run 2000 seeds of mixed faults with every check on; takes some 
 hostile: install apt ## try every kind of hostile node on real daemons; prints a table, takes some ten minutes (as root)
 	$(BIN)/python -m tests.hostile.matrix
 
-lint: install ## check the style
+lint: install ## check the style and the types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 lock: ## write the lock files anew from pyproject.toml (needs pip-tools)
 	pip-compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --extra dev --extra sim --allow-unsafe --strip-extras -o requirements.lock pyproject.toml
 	pip-compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --extra fuzz --constraint requirements.lock --allow-unsafe --strip-extras -o requirements-fuzz.lock pyproject.toml
-	pip-compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --extra compile --constraint requirements.lock --allow-unsafe --strip-extras -o requirements-compile.lock pyproject.toml
 
 clean: ## remove what make made
 	rm -rf $(VENV) .lab build dist *.egg-info

@@ -151,8 +151,9 @@ def descriptors_of(body: bytes) -> Iterator[tuple[Kind, Descriptor]]:
     for kind, entry in _entries(body):
         digest, size, media_type = entry.get("digest"), entry.get("size"), entry.get("mediaType")
         if isinstance(digest, str) and DIGEST.fullmatch(digest) and type(size) is int and 0 <= size < 1 << 50:
-            is_type = isinstance(media_type, str) and MEDIA_TYPE.fullmatch(media_type)
-            yield kind, Descriptor(digest, size, media_type if is_type else BLOB_TYPE)
+            if not isinstance(media_type, str) or not MEDIA_TYPE.fullmatch(media_type):
+                media_type = BLOB_TYPE
+            yield kind, Descriptor(digest, size, media_type)
 
 
 def held_with(body: bytes) -> list[str]:

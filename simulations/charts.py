@@ -24,7 +24,7 @@ from simulations.world import World
 
 INK, BLUE, ORANGE, GREY = "#1b2733", "#1f6fb2", "#d9732b", "#9aa5b1"
 GREEN, RED = "#3a8f5c", "#b3261e"
-STYLE = {
+STYLE: Any = {
     "font.size": 9, "axes.edgecolor": GREY, "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK,
     "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "path",
     "svg.hashsalt": "p2pd", "figure.autolayout": True,

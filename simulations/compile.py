@@ -1,7 +1,7 @@
 """Compile the core and the simulator with mypyc: the same Python, the same run, at two to three times the speed.
 
 `python -m simulations.compile DIRECTORY` puts a compiled copy of the packages there; run the simulator from inside it.
-Needs mypy (requirements-compile.lock), a C compiler and Python's headers. The daemon is not compiled: its time goes
+Needs mypy, a C compiler and Python's headers. The daemon is not compiled: its time goes
 to the kernel and to libcrypto.
 """
 

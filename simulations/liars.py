@@ -273,7 +273,9 @@ class Floods(Lie):
         out: list[Command] = []
         for c in super().say(node, commands, now):
             out.append(c)
-            for _ in range(FLOOD if type(c) is Send and type(c.message) in (Announce, Have) else 0):
+            if not isinstance(c, Send) or type(c.message) not in (Announce, Have):
+                continue
+            for _ in range(FLOOD):
                 self._count += 1
                 digest = self._count.to_bytes(32, "big")
                 out.append(

@@ -133,7 +133,7 @@ def texts_of(parameters: Mapping[str, str], file: Path | None) -> dict[str, str]
         texts = read_file(file) if file else {}
     except ScenarioError as error:
         raise click.UsageError(str(error)) from None
-    return {name.replace("-", "_"): text for name, text in texts.items()} | parameters
+    return {name.replace("-", "_"): text for name, text in texts.items()} | dict(parameters)
 
 
 def scenario_of(texts: Mapping[str, str]) -> Scenario:

@@ -112,11 +112,15 @@ def _ending(host: Host) -> str:
     return f"{host.done_at!r}:{host.sent!r}:{host.received!r}"
 
 
+def _plain(value: Any) -> Any:
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+
+
 def describe(scenario: Scenario) -> dict[str, Any]:
     """A scenario's parameters, without those that stand at their defaults."""
     plain: dict[str, Any] = {}
     for field in dataclasses.fields(scenario):
         value = getattr(scenario, field.name)
         if value != field.default or field.name in ("nodes", "image", "link", "seed"):
-            plain[field.name] = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value
+            plain[field.name] = _plain(value)
     return plain

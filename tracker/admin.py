@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Info, ProcessCollector, generate_latest
@@ -34,12 +35,15 @@ class Shown:
             ("leases", "Blobs that a node pulls from upstream."),
         ):
             gauge = Gauge(f"p2pd_tracker_{name}", what, registry=registry)
-            gauge.set_function(lambda name=name: self.summary().get(name, 0))
+            gauge.set_function(partial(self._count, name))
         Gauge(
             "p2pd_certificate_remaining_seconds",
             "Until the tracker's certificate ends; below 0 when it has. NaN without one.",
             registry=registry,
         ).set_function(lambda: membership.remaining() if membership else float("nan"))
+
+    def _count(self, name: str) -> int:
+        return self.summary().get(name, 0)
 
     def refused(self, reason: str) -> None:
         """`reason` is one of a closed set."""

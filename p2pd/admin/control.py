@@ -60,7 +60,7 @@ class _ClientGone(Exception):
 
 
 async def serve_control(
-    path: Path, handler: Handler, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    path: Path, handler: Handler, *, task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED
 ) -> None:
     """Serve commands on a new socket at `path` until cancelled; then the socket is removed.
 

@@ -60,7 +60,7 @@ async def serve_admin(
     state: AdminState,
     *,
     names: Collection[str] = (),
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled. `names` are further Host names to answer to, e.g. the node's own.
 

@@ -22,7 +22,7 @@ class Failure(click.ClickException):
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
-        self.exit_code = exit_code
+        self.exit_code = exit_code  # type: ignore[misc]  # click says that it is of the class
 
     def show(self, file: Any = None) -> None:
         click.echo(f"p2pd: {self.format_message()}", file=file or sys.stderr)

@@ -63,9 +63,8 @@ def _print_lines(events: Iterator[Event], image: str) -> Event | None:
             return event
         if time.monotonic() >= next_line:
             next_line = time.monotonic() + LINE_SECONDS
-            total = event.get("total")
-            done = _number(event, "done_bytes")
-            of = f" of {format_size(total)} ({100 * done / max(total, 1):.0f} %)" if _is_number(total) else ""
+            total, done = _number_if_known(event, "total"), _number(event, "done_bytes")
+            of = "" if total is None else f" of {format_size(total)} ({100 * done / max(total, 1):.0f} %)"
             click.echo(f"{image}: {format_size(done)}{of}, {_sources(event)}")
     return None
 
@@ -83,8 +82,7 @@ def _show_bar(events: Iterator[Event], image: str) -> Event | None:
         for event in events:
             if event.get("event") == "finished":
                 return event
-            total = event.get("total") if _is_number(event.get("total")) else None
-            done = _number(event, "done_bytes")
+            total, done = _number_if_known(event, "total"), _number(event, "done_bytes")
             amount = f"{format_size(done)} of {format_size(total)}" if total is not None else format_size(done)
             progress.update(task, total=total, completed=done, amount=amount, sources=_sources(event))
     return None
@@ -106,9 +104,9 @@ def _sources(event: Event) -> str:
 
 
 def _number(event: Event, key: str) -> float:
+    return _number_if_known(event, key) or 0
+
+
+def _number_if_known(event: Event, key: str) -> float | None:
     value = event.get(key)
-    return value if _is_number(value) else 0
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None

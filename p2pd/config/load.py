@@ -249,10 +249,10 @@ def _joined_host(keys: Keys, *, is_table: bool = False) -> Keys:
 def _kind_of(keys: Keys, setting: _Setting) -> Kind:
     tables = (*TABLES, "upstreams")
     if keys[0] not in tables:
-        known = f"{_did_you_mean(keys[0], tables)}; the tables are {', '.join(tables)}"
+        advice = f"{_did_you_mean(keys[0], tables)}; the tables are {', '.join(tables)}"
         if len(keys) > 1 or setting.value == {}:
-            raise setting.error(f"unknown table {keys[0]!r}{known}")
-        raise setting.error(f"{keys[0]!r} is not a table, and keys must stand in a table{known}")
+            raise setting.error(f"unknown table {keys[0]!r}{advice}")
+        raise setting.error(f"{keys[0]!r} is not a table, and keys must stand in a table{advice}")
     if keys[0] == "upstreams":
         if len(keys) < 3:
             raise setting.error('must be a table of registries, as in [upstreams."registry.example:5000"]')

@@ -43,7 +43,7 @@ CHAINS_MAX = 2  # stored blobs hashed at a time, for peers: a warm node that man
 class Arrivals:
     """All blobs that are arriving, by digest."""
 
-    sink_errors = (StoreError,)
+    sink_errors: tuple[type[Exception], ...] = (StoreError,)
 
     def __init__(self, store: Store, engine: Engine, metrics: Metrics, nursery: trio.Nursery) -> None:
         self._store = store

@@ -24,7 +24,8 @@ def states_of(store: Store, digest: str) -> tuple[bytes, ...] | None:
     if blob is None:
         return None
     geometry = Geometry.of(blob.size)
-    compression, states = Compression(), []
+    compression = Compression()
+    states: list[bytes] = []
     buffer = memoryview(bytearray(min(READ_SIZE, geometry.piece_size)))
     with blob:
         position = 0

@@ -110,8 +110,8 @@ class Images:
         r = pull.reference
         digest = r.digest
         if digest is None:
-            found = await self._library.resolve(r.upstream, r.repository, r.tag or "latest", presented=OPERATOR)
-            digest = found.digest
+            tagged = await self._library.resolve(r.upstream, r.repository, r.tag or "latest", presented=OPERATOR)
+            digest = tagged.digest
         pull.digest = digest
         machine = ARCHITECTURES.get(platform.machine(), platform.machine())
         for _ in range(INDEXES_MAX):

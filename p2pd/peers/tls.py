@@ -102,7 +102,8 @@ class TlsTransport(Transport):
         try:
             while count < size:
                 try:
-                    got = self._tls.read(size - count, view[count:])  # recv_into, less a call
+                    # recv_into, less a call
+                    got: int = self._tls.read(size - count, view[count:])  # type: ignore[assignment]
                 except ssl.SSLWantReadError:
                     if count:
                         break
@@ -212,8 +213,8 @@ class TlsTransport(Transport):
         lets one task wait for each; a second one waits for the first.
         """
         if wait in self._waits:
-            done = self._waits[wait] = self._waits[wait] or trio.Event()
-            await done.wait()
+            over = self._waits[wait] = self._waits[wait] or trio.Event()
+            await over.wait()
             return
         self._waits[wait] = None
         try:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from p2pd.swarm.messages import Contact, Message
@@ -98,7 +99,7 @@ class Resumed:
 
     digest: bytes
     size: int
-    pieces: dict[int, tuple[bytes, bytes, Message | None]]
+    pieces: Mapping[int, tuple[bytes, bytes, Message | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,5 +189,6 @@ class Tick:
 
 Event = (
     PeerUp | PeerDown | ConnectFailed | Received | PieceStarted | PieceChecked | UploadDone | Stored | Resumed | Evicted
+    | Renamed
     | ChainComputed | Want | Unwant | Reading | SizeKnown | PieceStored | PullEnded | Members | Tick
 )  # fmt: skip

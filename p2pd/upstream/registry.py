@@ -199,9 +199,9 @@ class Registry:
                 if answer.status >= 500 or answer.status < 200:
                     raise BadAnswer(f"{what}: answered {answer.status}")
                 body = await answer.read(oci.MANIFEST_SIZE_MAX)
-        headers = {name: answer.header(name) for name in ("content-type", "oci-filters-applied")}
-        headers["link"] = _own_link(answer.header("link"), url)
-        return Response(answer.status, {name: value for name, value in headers.items() if value}, body)
+        passed_on = {name: answer.header(name) for name in ("content-type", "oci-filters-applied")}
+        passed_on["link"] = _own_link(answer.header("link"), url)
+        return Response(answer.status, {name: value for name, value in passed_on.items() if value}, body)
 
     # Requests
 

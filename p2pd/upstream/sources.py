@@ -178,6 +178,7 @@ class Places:
         return known if known is not None else await self._helping.run(helper, lambda: self._ask(helper))
 
     async def _ask(self, helper: Helper) -> tuple[Credentials | None, BadCredentials | None]:
+        answer: tuple[Credentials | None, BadCredentials | None]
         try:
             answer = (await ask_helper(helper), None)
         except BadCredentials as error:

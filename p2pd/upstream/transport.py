@@ -241,18 +241,18 @@ class Transport:
         self._guard = _GuardedBackend(self._home, config, private)
         self._proxied = proxy is not None
         context = _tls(config)
-        limits = {
-            "max_connections": CONNECTIONS_MAX,
-            "max_keepalive_connections": CONNECTIONS_IDLE_MAX,
-            "keepalive_expiry": IDLE_S,
-        }
-        self._transport = httpx.AsyncHTTPTransport(
-            verify=context, trust_env=False, limits=httpx.Limits(**limits), proxy=proxy
+        limits = httpx.Limits(
+            max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_IDLE_MAX, keepalive_expiry=IDLE_S
         )
+        self._transport = httpx.AsyncHTTPTransport(verify=context, trust_env=False, limits=limits, proxy=proxy)
         if not self._proxied:
             # httpx has no parameter for the network backend that its pool takes. A test holds us to it.
             self._transport._pool = httpcore.AsyncConnectionPool(
-                ssl_context=context, network_backend=self._guard, **limits
+                ssl_context=context,
+                network_backend=self._guard,
+                max_connections=limits.max_connections,
+                max_keepalive_connections=limits.max_keepalive_connections,
+                keepalive_expiry=limits.keepalive_expiry,
             )
 
     async def send(self, what: str, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
@@ -434,7 +434,8 @@ def environment_proxy(url: str) -> str | None:
     """
     place = origin(url)
     proxy = urllib.request.getproxies_environment().get(place.scheme)
-    if not proxy or names_private_host(place.host) or urllib.request.proxy_bypass_environment(place.host):
+    bypasses = urllib.request.proxy_bypass_environment  # type: ignore[attr-defined]  # typeshed leaves it out
+    if not proxy or names_private_host(place.host) or bypasses(place.host):
         return None
     proxy = proxy if "://" in proxy else f"http://{proxy}"
     try:

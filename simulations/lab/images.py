@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from simulations.lab.process import LabError, run
 
@@ -145,7 +145,7 @@ def _write_tar(out: _Counter, stored: _Counter, layer: Layer) -> None:
 class _Counter(io.RawIOBase):
     """Counts and hashes what goes into a file."""
 
-    def __init__(self, target: BinaryIO) -> None:
+    def __init__(self, target: IO[bytes] | gzip.GzipFile) -> None:
         self.target, self.count, self.sha256 = target, 0, hashlib.sha256()
 
     def writable(self) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from simulations.lab.front.ledger import Entry
 from simulations.lab.process import LabError, Process, free_port, wait_until
@@ -41,11 +42,11 @@ class Traffic:
         given = {field: value for field, value in wanted.items() if value is not None}
         return [entry for entry in self.entries if all(getattr(entry, field) == given[field] for field in given)]
 
-    def body_bytes(self, **filters: str) -> int:
+    def body_bytes(self, **filters: Any) -> int:
         """Bytes of bodies written to sockets."""
-        return sum(entry.body_bytes for entry in self.select(**filters))
+        return sum(int(entry.body_bytes) for entry in self.select(**filters))
 
-    def requests(self, **filters: str) -> int:
+    def requests(self, **filters: Any) -> int:
         """How many requests came."""
         return len(self.select(**filters))
 

@@ -40,7 +40,7 @@ def obey(front: Front, order: dict) -> object:
         case {"do": "entries"}:
             return front.ledger.snapshot()
         case {"do": "reset"}:
-            return front.ledger.reset()
+            front.ledger.reset()
         case {"do": "rate", "rate": rate}:
             front.limiter.rate = rate
         case {"do": "latency", "latency": latency}:
