@@ -191,26 +191,8 @@ async def _run_node(
     fleet = FLEET_MEMBERS if membership else FLEET_INSECURE
     listeners = await _listen(config.peers.listen, "peers") if swarming else []
     port = listeners[0].socket.getsockname()[1] if listeners else 0
-    advertise = config.peers.advertise
-    me = Contact(
-        node_id(key.public),
-        config.node.name,
-        config.node.zone,
-        advertise.host if advertise else "",
-        advertise.port if advertise else port,
-    )
-    discovers = swarming and (config.discovery.mdns or bool(config.discovery.trackers))
-    settings = Settings()
-    node = Node(
-        me,
-        key.public,
-        key.sign,
-        verify,
-        random,
-        trio.current_time(),
-        settings=settings,
-        settles_after_s=settings.settle_s if discovers else 0.0,
-    )
+    node = _core(config, key, port, random)
+    me = node.state.me
     engine = Engine(node)
     upstreams = _upstreams(config, metrics)
     arrivals = Arrivals(store, engine, metrics, nursery)
@@ -276,9 +258,7 @@ async def _run_node(
         nursery.start_soon(membership.watch)
     if swarming:
         nursery.start_soon(network.serve, listeners)
-        for place, tracker in enumerate(config.discovery.trackers):
-            network.trackers[str(tracker)] = "connecting"
-            nursery.start_soon(network.keep_tracker, place, tracker.host, tracker.port)
+        _keep_trackers(config, nursery, network)
         if config.discovery.mdns:
             nursery.start_soon(_keep_mdns, config, fleet, status, renewal)
     mirror_scope = await nursery.start(_run_mirror, config, library)
@@ -297,6 +277,29 @@ async def _run_node(
     mirror_scope.cancel()
     with trio.move_on_after(STOP_GRACE_S):
         await upstreams.aclose()
+
+
+def _core(config: Config, key: NodeKey, port: int, random: Random) -> Node:
+    """The swarm's logic. `port`: where this node's peers reach it, 0 without any."""
+    advertise, settings = config.peers.advertise, Settings()
+    me = Contact(
+        node_id(key.public),
+        config.node.name,
+        config.node.zone,
+        advertise.host if advertise else "",
+        advertise.port if advertise else port,
+    )
+    discovers = bool(port) and (config.discovery.mdns or bool(config.discovery.trackers))
+    settles_after_s = settings.settle_s if discovers else 0.0
+    now = trio.current_time()
+    return Node(me, key.public, key.sign, verify, random, now, settings=settings, settles_after_s=settles_after_s)
+
+
+def _keep_trackers(config: Config, nursery: trio.Nursery, network: Network) -> None:
+    """Keep a connection to each tracker."""
+    for place, tracker in enumerate(config.discovery.trackers):
+        network.trackers[str(tracker)] = "connecting"
+        nursery.start_soon(network.keep_tracker, place, tracker.host, tracker.port)
 
 
 async def _run_mirror(config: Config, library: Library, *, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
