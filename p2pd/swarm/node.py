@@ -428,9 +428,11 @@ class Node:
         if blob is None or blob.chain is None or blob.geometry is None:
             return
         end = min(m.first + min(m.count, LINKS_MAX), blob.geometry.count)
-        if blob.proven and not blob.computing:
-            if blob.geometry.count > 1 and m.first < end:
-                self.state.send(peer.number, self.state.proof(blob, m.first, end - m.first))
+        if m.first >= end or blob.geometry.count == 1:
+            return
+        if blob.proven:
+            for voucher in self.state.proofs(blob, m.first, end):
+                self.state.send(peer.number, voucher)
             return
         sent: list[Vouch] = []
         for index in range(m.first, end):

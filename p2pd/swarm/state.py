@@ -117,12 +117,21 @@ class State:
         assert blob.chain
         return PROVED_TERM if blob.proven else max(blob.term, blob.chain.retracted.get(self.key, 0) + 1)
 
-    def proof(self, blob: Blob, first: int, count: int) -> Vouch:
-        """So many links of a proven blob, on the own word: others may refuse the vouchers that it was proven with."""
+    def proofs(self, blob: Blob, first: int, end: int) -> list[Vouch]:
+        """Vouchers for links of a proven blob, on this node's own word: others may refuse those that proved it here.
+
+        Each serves a run of LINKS_MAX links and is signed once, however often and for whatever part of it one asks.
+        """
         assert blob.chain and blob.geometry and blob.proven
-        states = [blob.chain.states[i] for i in range(first, first + count + 1)]
-        size = blob.geometry.size
-        return make_voucher(self.sign, self.key, blob.upstream, blob.digest, size, PROVED_TERM, first, states)
+        starts = range(first - first % LINKS_MAX, end, LINKS_MAX)
+        for start in starts:
+            if start not in blob.proofs:
+                places = range(start, min(start + LINKS_MAX, blob.geometry.count) + 1)
+                states, size = [blob.chain.states[i] for i in places], blob.geometry.size
+                blob.proofs[start] = make_voucher(
+                    self.sign, self.key, blob.upstream, blob.digest, size, PROVED_TERM, start, states
+                )
+        return [blob.proofs[start] for start in starts]
 
     def vouchers_for(self, blob: Blob, index: int) -> tuple[Vouch, ...]:
         """The voucher that covers a link, made and signed now if this node computed the link itself."""
