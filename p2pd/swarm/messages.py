@@ -417,9 +417,12 @@ def _checked(kind: type, checks: tuple[tuple[str, Callable[[Any], bool]], ...], 
         if not check(values[place]):
             raise ProtocolError(f"{kind.__name__} with a bad {name}")
         if type(values[place]) is list:
-            if name == "peers":
-                values[place] = [Contact(*_checked(Contact, _CONTACT_CHECKS, entry)) for entry in values[place]]
-            elif name == "haves":
-                values[place] = [Have(*_checked(Have, _HAVE_CHECKS, entry)) for entry in values[place]]
+            try:
+                if name == "peers":
+                    values[place] = [Contact(*_checked(Contact, _CONTACT_CHECKS, entry)) for entry in values[place]]
+                elif name == "haves":
+                    values[place] = [Have(*_checked(Have, _HAVE_CHECKS, entry)) for entry in values[place]]
+            except ProtocolError as error:
+                raise ProtocolError(f"{kind.__name__} with a bad {name}: {error}") from None
             values[place] = tuple(values[place])
     return values

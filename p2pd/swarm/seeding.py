@@ -416,9 +416,12 @@ class Seeder:
         return rest / mine > SLOWER * rest / theirs + HAND_ON_S
 
     def _reopen(self, blob: Blob, claim_s: float) -> None:
-        """Claims that do not move are open again."""
+        """Claims that do not move are open again. Who takes none may believe in another chain, and hears of ours."""
         now = self._s.now
         for number, neighbour in blob.neighbours.items():
             old = [i for i, at in neighbour.shown.items() if now - at > claim_s and not self._uploads.moves(number, i)]
             for index in old:
                 del neighbour.shown[index]
+            if old and blob.computed:
+                for voucher in self._s.vouchers_for(blob, blob.computed.bit_length() - 1):
+                    self._s.send(number, voucher)

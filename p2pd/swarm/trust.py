@@ -396,6 +396,7 @@ class Trust:
             for link in (e.index, e.index + 1):
                 voucher = chain.vouchers.get(link)
                 if voucher and chain.states.get(e.index + 1, e.after) != e.after:
+                    blob.refuted.setdefault(e.index, (chain.states[e.index], chain.states[e.index + 1]))
                     self._suspect(blob, voucher, link, for_good=True)
         if e.index in chain.states and chain.extend(e.index, e.after):
             return True
@@ -403,8 +404,9 @@ class Trust:
         return False
 
     def computed(self, blob: Blob, index: int) -> None:
-        """This node pulls anew what missed the digest. Where its chain parts from the one that the others still believe
-        in, they hear of it; and until then how far it is, since they get nothing from it meanwhile."""
+        """What this node pulls contradicts what it was told, or is pulled anew since that missed the digest. Where its
+        chain parts from the one that the others still believe in, they hear of it; and until then how far it is, since
+        they get nothing from it meanwhile."""
         chain = blob.chain
         assert chain
         before, after = blob.refuted.pop(index, (b"", b""))

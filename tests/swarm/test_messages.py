@@ -8,7 +8,7 @@ from typing import get_type_hints
 
 import msgpack
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from p2pd.swarm import messages as m
@@ -165,6 +165,7 @@ def test_a_flipped_byte_is_a_message_or_a_protocol_error(sent: Message, data: st
 
 @settings(max_examples=100, deadline=None)
 @given(st.sampled_from(KINDS).flatmap(message), anything)
+@example(m.News(()), [[]])
 def test_one_wrong_field_is_named(sent: Message, value: object) -> None:
     values = values_of(sent)
     for place, field in enumerate(fields(type(sent)), 1):
@@ -173,8 +174,8 @@ def test_one_wrong_field_is_named(sent: Message, value: object) -> None:
         try:
             decode(body(changed))
         except ProtocolError as error:
-            assert type(sent).__name__ in str(error) or "msgpack" in str(error) or "Contact" in str(error)
-            assert field.name in str(error) or "msgpack" in str(error) or "Contact" in str(error)
+            assert type(sent).__name__ in str(error) or "msgpack" in str(error)
+            assert field.name in str(error) or "msgpack" in str(error)
 
 
 def numbered() -> list[tuple[type, str]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from p2pd.swarm.announcing import CLAIM_ASK_S
-from p2pd.swarm.commands import Allow, Blame, Connect, Count, Drop, Failed, Prove, Pull, StopPull, Upload
+from p2pd.swarm.commands import Allow, Blame, Connect, Count, Drop, Failed, Prove, Pull, Send, StopPull, Upload
 from p2pd.swarm.events import PullEnded, Resumed, SizeKnown, Unwant
-from p2pd.swarm.messages import Announce, GetLinks, Have, Join, Refuse, Release, Retract
+from p2pd.swarm.messages import Announce, GetLinks, Have, Join, Refuse, Release, Retract, Vouch
 from p2pd.swarm.settings import Settings
 from p2pd.swarm.state import NEVER
 from p2pd.swarm.voucher import retraction_holds
@@ -260,6 +260,24 @@ def test_a_claim_that_does_not_move_is_open_again() -> None:
     shows = [shown_to for _ in range(40) for shown_to in (p.wait(0.1), shown(p))[1]]
     assert {"b", "c"} <= {first, *shows}
     assert len(p.blob().neighbours[p.numbers["b"]].shown) + len(p.blob().neighbours[p.numbers["c"]].shown) == 1
+
+
+def test_who_takes_nothing_of_what_it_is_shown_hears_how_far_the_pull_is() -> None:
+    """It may have all that it is shown, of a chain that a liar signed, and wait for the rest in vain."""
+    p = seeder("b", pieces=4)
+    [voucher] = {m for _ in range(40) for m in (p.wait(0.1), p.sent("b", Vouch))[1]}
+    assert (voucher.key, voucher.links, voucher.states) == (key("me"), range(4), tuple(STATES[:5]))
+
+
+def test_who_takes_what_it_is_shown_hears_of_no_link_unasked() -> None:
+    p = seeder("b", pieces=4)
+    rids = iter(range(1, COUNT))
+    for _ in range(40):
+        for index in list(p.blob().neighbours[p.numbers["b"]].shown):
+            rid = next(rids)
+            p.request("b", rid, index)
+            p.uploaded("b", rid)
+        assert not any(isinstance(c, Send) and isinstance(c.message, Vouch) for c in p.wait(0.1))
 
 
 def test_a_claim_that_is_being_sent_is_not_open() -> None:
