@@ -423,6 +423,21 @@ def test_nobodys_word_counts_for_more_than_own_computing() -> None:
     assert p.blob().chain.link(0) == (STATES[0], STATES[1])
 
 
+def test_a_link_that_a_pull_refutes_is_told_to_who_may_believe_in_it() -> None:
+    """They hold pieces that rest on it, and see no reason to ask for others."""
+    p = seeder("b", "c", pieces=2)
+    p.voucher("b", "stranger", 4, 8, states=forged_from(4), term=3)
+    for index in (2, 3):
+        p.stored(index)
+        assert p.told(Vouch) == {}
+    p.stored(4)
+    for name in "bc":
+        [voucher] = p.sent(name, Vouch)
+        assert (voucher.key, voucher.states[-2:]) == (key("me"), tuple(STATES[4:6]))
+    p.stored(5)
+    assert p.told(Vouch) == {}
+
+
 def test_the_ends_of_the_chain_are_nobodys_to_change() -> None:
     p = hungry("b", holder="holder")
     p.voucher("b", "holder", 8, 10, states=[*STATES[:10], bytes(32)], term=3)
