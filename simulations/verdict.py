@@ -16,6 +16,7 @@ NODES = (3, 6, 9, 12)
 LIARS_SHARE = 3  # at most one in so many nodes
 COPIES_MAX = 1.1
 IMAGES = ("6MB", "12MB", "3MB,8MB")
+LARGE, LARGE_LINK, LARGE_EVERY = "33MB,40MB", "60MB/s", 10  # lists of more than one window, and layers that take longer
 
 
 def draw(seed: int) -> dict[str, str]:
@@ -23,8 +24,11 @@ def draw(seed: int) -> dict[str, str]:
     random = Random(seed)
     nodes = random.choice(NODES)
     count = random.randint(1, nodes // LIARS_SHARE)
+    image, link = random.choice(IMAGES), "20MB/s"
+    if seed % LARGE_EVERY == 0:
+        image, link = LARGE, LARGE_LINK
     return {
-        "nodes": str(nodes), "image": random.choice(IMAGES), "link": "20MB/s", "upstream": "20MB/s",
+        "nodes": str(nodes), "image": image, "link": link, "upstream": link,
         "seed": str(seed), "check": "true", "trackers": random.choice(("1", "1", "0")),
         "liars": ",".join(random.choice(LIES) for _ in range(count)),
     }  # fmt: skip
