@@ -25,6 +25,8 @@ from p2pd.swarm.state import NEVER, State
 LOCAL = -1  # the peer number of this node's own directory
 RELEASE_RETRY_MAX_S: Final = 86400
 PATIENCE_S: Final = 11.0  # nothing comes while the directory names a holder: time enough for an honest one to mend it
+GHOST_S: Final = 4.0  # ... while a node that stands in for a directory names one that nobody has seen
+STAND_BY_S: Final = 5.0  # ... under one that was a stand-by while the one before it was waited for: it has heard it all
 FAILURES_MAX: Final = 1024  # blobs of which this node's own failure is remembered
 CLAIM_ASK_S: Final = 0.5  # after a claim, or a lease lost to one, until the directory is asked
 TOGETHER: Final = 0.2  # of the pause between two announcements: as far as the dice may part those of two blobs
@@ -45,6 +47,8 @@ class Told:
     early_at: float = NEVER  # from then on it goes along with another blob's: ten in one record cost little more
     targets: tuple[int, ...] = ()
     since: float = 0.0  # when the first of them became the first
+    follows: bool = False  # it was the stand-by of one that was passed over
+    named: bytes = b""  # the holder that it named last
     look_at: float = NEVER  # when to see whether pieces still come; if not, the directory is to hear of it before long
 
 
@@ -182,7 +186,8 @@ class Announcer:
         told.next_at = now + pause * (0.9 + 0.2 * self._s.random.random())
         told.early_at = told.next_at - TOGETHER * pause
         if told.targets[:1] != targets[:1]:
-            told.since = now
+            told.follows = targets[0] in told.targets and told.targets[0] in self._passed_over
+            told.since, told.named = now, b""
         told.targets = targets
         if self._nothing_moves(blob, told):
             self._pass_over(targets[0], blob, "a directory under which nothing moves")
@@ -226,7 +231,11 @@ class Announcer:
         """Whether the directory names a holder of whom nothing comes: it, too, may be the one who lies."""
         if not blob.hungry or blob.term or not blob.holder:
             return False
-        return self._s.now - max(blob.quiet_since, told.since) > PATIENCE_S
+        patience_s = STAND_BY_S if told.follows else PATIENCE_S
+        is_seen = not told.named or told.named in self._members or told.named in self._s.by_node
+        if self._members and not is_seen and not self._has_tracker():
+            patience_s = GHOST_S
+        return self._s.now - max(blob.quiet_since, told.since) > patience_s
 
     def _pass_over(self, target: int, blob: Blob, why: str) -> None:
         """Do without a directory for a while. Only this node does: it is its word against the directory's."""
@@ -326,6 +335,8 @@ class Announcer:
             # It has mended it after all, and waits for this node now.
             del self._passed_over[peer.number]
             self.view_changed()
+        if told and told.targets[:1] == (peer.number,):
+            told.named = answer.holder
         if answer.failure and blob.hungry and self._is_a_lie(blob, answer.failure):
             self._pass_over(peer.number, blob, "a directory that says this node has failed, which it has not")
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from p2pd.swarm.announcing import HOLD_TOLD_MAX_S, PATIENCE_S
+from p2pd.swarm.announcing import GHOST_S, HOLD_TOLD_MAX_S, PATIENCE_S, STAND_BY_S
 from p2pd.swarm.commands import Connect, Failed, Pull, SizeHint
 from p2pd.swarm.directory import NEW_S
 from p2pd.swarm.events import ConnectFailed, Evicted, Members, PeerUp, PullEnded, Renamed, Stored, Unwant
@@ -286,6 +286,47 @@ def test_a_directory_under_which_nothing_moves_is_passed_over() -> None:
     assert p.blamed() == []
     p.wait(17.0)
     assert p.blamed() == [("tracker", "a directory under which nothing moves")]
+
+
+def passed_over(p: Play, seconds: float, *answers: tuple[str, str]) -> dict[str, float]:
+    """The directories that are passed over in that time, and after how many seconds. `answers`: who names whom."""
+    found: dict[str, float] = {}
+    for step in range(int(seconds * 4)):
+        p.wait(0.25)
+        for name, _ in p.blamed():
+            found[name] = step / 4
+        for directory, holder in answers:
+            if p.sent(directory, Announce):
+                answer = Answer(BLOB, SIZE, contact(holder).node_id, 50, False, "", 0, ())
+                p.hear(directory, answer)
+    return found
+
+
+def met(*names: str) -> Play:
+    """A node without trackers that mDNS showed these, and that is connected to all; it wants the blob."""
+    p = Play()
+    p.event(Members(tuple(contact(name) for name in names)))
+    for name in names:
+        p.up(name)
+    p.want()
+    p.wait(0)
+    return p
+
+
+def test_a_directory_that_names_a_holder_whom_nobody_has_seen_is_passed_over_sooner() -> None:
+    others = [f"n{i}" for i in range(30)]
+    first, second, *_ = ranked(*others)
+    assert passed_over(met(*others), 8.0, (first, "ghost"), (second, others[7]))[first] < GHOST_S + 3
+    assert passed_over(met(*others), 8.0, (first, others[7]), (second, "ghost")) == {}
+
+
+def test_a_stand_by_that_has_heard_it_all_has_less_time_to_mend_it() -> None:
+    others = [f"n{i}" for i in range(30)]
+    first, second, third, *_ = ranked(*others)
+    names = [(name, others[7]) for name in (first, second, third)]
+    found = passed_over(met(*others), 30.0, *names)
+    assert PATIENCE_S < found[first] < PATIENCE_S + 3
+    assert STAND_BY_S < found[second] - found[first] < STAND_BY_S + 3
 
 
 def test_a_directory_that_was_passed_over_and_grants_the_lease_counts_again() -> None:
