@@ -94,7 +94,7 @@ simulate: install ## simulate Kraken's published rollout: 2600 hosts, 3 GB; take
 		$(CURDIR)/$(BIN)/python -m simulations.kraken --report $(LAB)/rollout.html
 
 fleet: install apt ## measure 16 real daemons on limited links beside the simulator's prediction (as root)
-	@$(BIN)/p2pd-sim fleet --nodes 16 --link 15Mbit --image 128MiB --runs 2
+	@$(BIN)/p2pd-sim fleet --nodes 16 --link 15Mbit --image 256MiB --runs 2
 
 hunt: install ## run 2000 seeds of mixed faults with every check on; takes some ten minutes
 	@$(BIN)/p2pd-sim hunt --seeds 1-2000
