@@ -155,15 +155,18 @@ class Trust:
             self._downloads.look()
 
     def gets_nothing(self, blob: Blob) -> None:
-        """Nothing comes. If neighbours have what is missing, but of another chain than ours, ours may be the false one:
-        it is compared with that of one who has most of it."""
+        """Nothing comes. If neighbours have what is missing, but of another chain than ours, ours may be the false one.
+
+        It is compared with that of one who has most of it, or who wants nothing more: a seeder hides what it has.
+        """
         if blob.chain is None or self.disputes.get(blob):
             return
         others = {number: neighbour.unused & blob.missing for number, neighbour in blob.neighbours.items()}
         most = max((pieces.bit_count() for pieces in others.values()), default=0)
-        if most:
-            source = self._s.random.choice([n for n, pieces in others.items() if pieces.bit_count() == most])
-            self.disputes.doubt_ours(self._s.peers[source], blob)
+        sources = [n for n, pieces in others.items() if pieces.bit_count() == most > 0]
+        sources = sources or [n for n, neighbour in blob.neighbours.items() if not neighbour.wanting]
+        if sources:
+            self.disputes.doubt_ours(self._s.peers[self._s.random.choice(sources)], blob)
 
     def _rank(self, blob: Blob, voucher: Vouch) -> int:
         """The term of the lease that a directory named this signer for, if it signed under it; else 0."""

@@ -817,6 +817,17 @@ def test_a_list_that_is_no_better_than_ours_changes_nothing() -> None:
     assert COUNT - 1 in p.present
 
 
+def test_who_has_it_all_and_hides_it_is_asked_for_its_list() -> None:
+    """It seeds, and shows its pieces one by one: that it wants nothing more is all that it tells."""
+    p = hungry("b", "c", "d", holder="b")
+    p.voucher("b", "b", 0, COUNT, states=forged_from(3), term=3)
+    p.join("d")
+    p.join("c", wanting=False)
+    stuck_beside(p, "c")
+    p.voucher("c", "c", 0, COUNT, term=PROVED_TERM)
+    assert [index for _, index in p.asked()["c"]] == [COUNT - 1]
+
+
 def test_another_is_asked_when_the_first_shows_no_list() -> None:
     p = hungry("b", "c", "d", holder="b")
     p.voucher("b", "b", 0, COUNT, states=forged_from(3), term=3)
