@@ -102,7 +102,7 @@ class Blob:
     holders: dict[bytes, int] = field(default_factory=dict)  # node -> the highest term of its that a directory named
     doubted: Doubted = field(default_factory=Doubted)
     proofs: dict[int, Vouch] = field(default_factory=dict)  # its first link -> this node's own, of the proven blob
-    refuted: dict[int, tuple[bytes, bytes]] = field(default_factory=dict)  # links of a chain that missed the digest
+    refuted: dict[int, tuple[bytes, bytes]] = field(default_factory=dict)  # links that own pulling refutes
     shown_at: float = 0.0  # when the others last heard how far the pull that refutes it has come
     fallen: dict[bytes, tuple[int, int]] = field(default_factory=dict)  # signer -> from which link on, up to which term
     excused: dict[bytes, int] = field(default_factory=dict)  # node -> how often its piece may have been another chain's

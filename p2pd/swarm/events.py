@@ -189,6 +189,5 @@ class Tick:
 
 Event = (
     PeerUp | PeerDown | ConnectFailed | Received | PieceStarted | PieceChecked | UploadDone | Stored | Resumed | Evicted
-    | Renamed
-    | ChainComputed | Want | Unwant | Reading | SizeKnown | PieceStored | PullEnded | Members | Tick
+    | Renamed | ChainComputed | Want | Unwant | Reading | SizeKnown | PieceStored | PullEnded | Members | Tick
 )  # fmt: skip

@@ -226,12 +226,14 @@ class Trust:
         if dispute.rid != asked.rid or blob.chain is None or blob.geometry is None:
             return  # ours: the source's list is false, and those who signed it are found when the blob is proven
         chain, theirs = blob.chain, dispute.comparison.theirs
-        for voucher in dispute.vouchers:
+        # What said nothing new was heard unchecked; it must not be handed on, nor speak for whom it names.
+        signed = [v for v in dispute.vouchers if voucher_holds(v, self._s.verify)]
+        for voucher in signed:
             theirs |= {p: state for p, state in enumerate(voucher.states, voucher.first) if p <= dispute.seam}
         differ = {p for p, state in theirs.items() if chain.states.get(p, state) != state}
         losers = [chain.vouchers[i] for i in (dispute.seam - 1, dispute.seam) if i in chain.vouchers]
         signers = {voucher.key for voucher in losers} - {self._s.key}
-        for voucher in dispute.vouchers:
+        for voucher in signed:
             blob.fallen.pop(voucher.key, None)
         for place in sorted(differ):  # the digest says so: no lease of theirs counts against that
             for ours in (chain.vouchers.get(place - 1), chain.vouchers.get(place)):
@@ -240,7 +242,7 @@ class Trust:
         self._forget(blob, {i for p in differ for i in (p - 1, p) if i >= 0})
         for key in signers:
             self._blame_signer(key, "a list of states whose piece does not fit", blob, dispute.seam)
-        for voucher in dispute.vouchers:
+        for voucher in signed:
             if chain.accepts(voucher, blob.geometry.size) is None:
                 chain.add(voucher)
 

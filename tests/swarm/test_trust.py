@@ -679,6 +679,25 @@ def test_one_piece_shows_that_the_newcomers_list_is_true() -> None:
     assert convicted(p) == [(key("b"), 3)]
 
 
+def test_what_was_heard_unchecked_is_not_taken_in_when_a_dispute_is_settled() -> None:
+    """It agreed with what was here, so its signature was not looked at; then what was here was taken back. Handed on,
+    it would make this node a liar."""
+    p = hungry("b", "c")
+    p.voucher("b", "b", 0, 7, states=[*STATES[:4], *FORGED[4:6], *STATES[6:]])
+    p.voucher("b", "other", 7, COUNT)
+    p.join("c", *range(COUNT))
+    p.voucher("c", "c", 0, 5)
+    p.hear("c", replace(vouch("c", BLOB, SIZE, 7, STATES[7:]), signature=bytes(64)))
+    p.voucher("c", "c", 5, 7)
+    [rid] = [rid for rid, index in p.asked()["c"] if index == 5]
+    p.hear("b", retraction("other", 5))
+    assert p.node.downloads.get(p.numbers["c"], rid)
+    p.checked("c", rid)
+    assert p.blob().chain.link(4) == (STATES[4], STATES[5])
+    assert p.blob().chain.vouchers
+    assert all(v.signature != bytes(64) for v in p.blob().chain.vouchers.values())
+
+
 def test_a_piece_that_fits_a_list_which_is_not_taken_in_is_not_kept() -> None:
     """Its signer took the list back meanwhile: nothing that this node believes says that the piece is right, and what
     it believes next may say another thing."""
