@@ -1,7 +1,7 @@
 """TLS 1.3 on one socket: OpenSSL reads and writes the descriptor itself, and says when it has to wait for it.
 
 Not trio.SSLStream, which copies each record through two buffers and goes through the event loop for it: a fifth of the
-speed. What is trusted is in the contexts, which are handed in. May know p2pd.filesend.
+speed. What is trusted is in the contexts, which are handed in. May know p2pd.filesend and p2pd.ratelimit.
 """
 
 from __future__ import annotations
@@ -19,14 +19,21 @@ from cryptography import x509
 
 from p2pd.filesend import SendError, warm
 from p2pd.fleet.keys import public_bytes
+from p2pd.peers import overtime
 from p2pd.peers.refusal import Refused, refused
 from p2pd.peers.transport import CALL_BYTES, WAKE_BYTES, ConnectionLost, PlainTransport, Transport, connect
+from p2pd.ratelimit import RateLimit
+from p2pd.swarm.messages import ProtocolError
 
 TURN_BYTES = 256 * 1024  # moved without letting the others have their turn: about a quarter of a millisecond
 RECORD_SIZE = 16 * 1024  # the most that one read brings
 RECORDS_MAX = 32  # in one call: twice a turn's bytes in full records, and a fraction of a millisecond in tiny ones
 FILE_CHUNK = 128 * 1024  # read from a file at a time: it stays in the processor's cache until it is encrypted
 HEAD_SIZE_MAX = 1024  # a Run frame is a few dozen
+READ_S = 0.001  # of CPU that a read may take, whatever it brings: records without data
+BYTE_S = 20e-9  # ... and beside that for each byte: ten times of what decrypting takes
+OVERTIME_S = 0.2  # of CPU, that a connection's reads may take beyond that: less than overtime.CALL_S,
+OVERTIME_EACH_S = 20.0  # in so long
 DRAIN_SIZE = 64 * 1024  # bytes of a refused one that are thrown away, so that it hears the reason before a reset
 
 
@@ -59,6 +66,8 @@ class TlsTransport(Transport):
         self._head = b""  # to be sent before the next bytes of a file
         self._chunk: memoryview | None = None  # a file's bytes on their way, while there are such
         self._waits: dict[Wait, trio.Event | None] = {}  # under way; an event where a second task waits
+        self._calls = overtime.of_this_thread()
+        self._overtime = RateLimit(OVERTIME_S * 1e6 / OVERTIME_EACH_S)  # microseconds
         try:
             self._tls = context.wrap_socket(
                 self._sock,
@@ -98,35 +107,53 @@ class TlsTransport(Transport):
     async def receive_into(self, view: memoryview, promised: bool = False) -> int:
         """A call for less than a record reads one record or a part of it: a frame's reader wants no more at a time."""
         await self._turn()
+        while True:
+            # A call that finds nothing is followed by a wait, so nothing is read twice within a turn.
+            count, waits_for = self._read(view)
+            if count:
+                break
+            if waits_for is trio.lowlevel.wait_readable:
+                # A part of a record may be here already, for OpenSSL to add to.
+                await self._readable(len(view) - RECORD_SIZE if promised else 1)
+            elif waits_for:
+                await self._until(waits_for)
+            else:
+                raise ConnectionLost("closed by the other side")
+        self._moved += count + CALL_BYTES
+        return count
+
+    def _read(self, view: memoryview) -> tuple[int, Wait | None]:
+        """How many bytes were here; what to wait for where there were none: nothing is the end. ConnectionLost;
+        ProtocolError if the other side keeps OpenSSL busy with records that bring none.
+        """
         count, size, records = 0, len(view), 0
+        waits_for: Wait | None = None
+        self._calls.begin(self._tls.fileno())
         try:
             while count < size:
-                try:
-                    # recv_into, less a call
-                    got: int = self._tls.read(size - count, view[count:])  # type: ignore[assignment]
-                except ssl.SSLWantReadError:
-                    if count:
-                        break
-                    # A part of a record may be here already, for OpenSSL to add to.
-                    await self._readable(size - RECORD_SIZE if promised else 1)
-                    continue
-                except ssl.SSLWantWriteError:
-                    if count:
-                        break
-                    await self._until(trio.lowlevel.wait_writable)
-                    continue
+                # recv_into, less a call
+                got: int = self._tls.read(size - count, view[count:])  # type: ignore[assignment]
                 if not got:
                     break  # it said goodbye, and will again
                 count += got
                 records += 1
                 if size < RECORD_SIZE or count >= TURN_BYTES or records == RECORDS_MAX:
                     break
+        except ssl.SSLWantReadError:
+            waits_for = trio.lowlevel.wait_readable
+        except ssl.SSLWantWriteError:
+            waits_for = trio.lowlevel.wait_writable
         except OSError as error:
             raise _lost(error) from None
-        if not count:
-            raise ConnectionLost("closed by the other side")
-        self._moved += count + CALL_BYTES
-        return count
+        finally:
+            self._judge(self._calls.end() - READ_S - count * BYTE_S)
+        return count, waits_for
+
+    def _judge(self, overtime_s: float) -> None:
+        if overtime_s > 0:
+            self._overtime.spend(int(overtime_s * 1e6))
+            if self._overtime.debt() >= OVERTIME_EACH_S:
+                raise ProtocolError("keeps this side busy with TLS records that bring no data")
 
     async def send_all(self, data: bytes, more: bool = False) -> None:
         self._head += data
@@ -182,8 +209,10 @@ class TlsTransport(Transport):
 
     def close(self) -> None:
         """Says goodbye if that takes no waiting: without it the other side knows only that the line was cut."""
+        self._calls.begin(self._tls.fileno())
         with contextlib.suppress(OSError, ValueError):
-            self._tls.unwrap()
+            self._tls.unwrap()  # reads, too
+        self._calls.end()
         super().close()
 
     async def _send(self, view: memoryview) -> None:

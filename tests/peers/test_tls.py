@@ -8,7 +8,9 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -434,3 +436,43 @@ async def test_a_socket_that_is_gone_before_the_handshake(identities: dict[str, 
     with pytest.raises(ConnectionLost):
         await transport.start()
     transport.close()
+
+
+@pytest.mark.parametrize(
+    ("burst", "pause", "ends"),
+    [(10**9, 0.0, True), (2000, 0.05, True), (1, 0.01, False)],
+    ids=["without end", "bursts", "one in a while"],
+)
+async def test_who_changes_keys_all_the_time_is_cut_off(
+    identities: dict[str, Identity], tmp_path: Path, burst: int, pause: float, ends: bool
+) -> None:
+    """OpenSSL reads on from one change to the next: the event loop would stand still for as long as they come."""
+    files = TWO.write(tmp_path)
+    listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
+    port = listener.socket.getsockname()[1]
+    command = [sys.executable, "-m", "tests.peers.keyupdates"]
+    command += map(str, (port, files.ca, files.certificate, files.key, burst, pause, 20 if ends else 1))
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)  # noqa: ASYNC220
+    try:
+        with process, trio.fail_after(60):
+            transport = TlsTransport((await listener.accept()).socket, identities["one"].accepting, accepted=True)
+            try:
+                await transport.start()
+                if burst == 10**9:
+                    time.sleep(1)  # noqa: ASYNC251  (the loop is busy elsewhere, and a second's worth of them waits)
+                with pytest.raises((ProtocolError, ConnectionLost)) as ended:
+                    while True:
+                        assert await receive(transport, 1) == b"x"
+            finally:
+                transport.close()
+            sent = int((await trio.to_thread.run_sync(process.communicate))[0])
+    finally:
+        process.kill()
+        await listener.aclose()
+    if ends:
+        assert isinstance(ended.value, ProtocolError)
+        assert "busy with TLS records that bring no data" in str(ended.value)
+        assert sent > 2000
+    else:
+        assert isinstance(ended.value, ConnectionLost)
+        assert sent > 50
