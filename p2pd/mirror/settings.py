@@ -36,8 +36,9 @@ class MirrorSettings:
     longest makes room; without an idle one, one whose client has left bytes unread for `unread_max`; else the new one
     is closed at once, which clients take as "next host"."""
 
-    unread_max: float = 10.0
-    """A client that reads nothing for so long may lose its place to one that does."""
+    unread_max: float = 0.5
+    """A client that reads nothing for so long may lose its place to one that does. Short, since the one that has read
+    nothing for the longest goes first, and comes back for the rest; who is not let in goes upstream."""
 
     requests_max: int = 1000
     """Of one connection; then the answer says that it is the last. As nginx's keepalive_requests."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import resource
+import select
 from collections.abc import Awaitable, Callable
 
 import trio
@@ -18,7 +19,8 @@ from p2pd.swarm.messages import PROTOCOL_VERSION, GetLinks, Have, Hello, Join, L
 
 CONNECTIONS = 1500  # three times what the mirror keeps
 OWN_ADDRESS = "127.0.0.66"  # what is counted for each caller is not counted for the honest ones
-RECONNECT_S = 0.05
+RECONNECT_S = 1.0  # who is sent away comes back after so long: to measure places, not how fast one is hung up on
+LOOK_S = 0.25  # who does not read looks so often whether it is hung up on
 LOOPS = 4
 
 
@@ -72,11 +74,14 @@ async def slow_headers(place: Place) -> None:
 
 
 async def never_reads(place: Place) -> None:
-    """A blob asked for, and not read."""
+    """A blob asked for, and not read, until the node ends it."""
 
     async def use(stream: trio.SocketStream) -> None:
         await stream.send_all(place.request())
-        await trio.sleep(60)
+        end = select.poll()
+        end.register(stream.socket, select.POLLRDHUP)
+        while not end.poll(0):
+            await trio.sleep(LOOK_S)
 
     await _many(place.count, place.mirror, use)
 

@@ -40,7 +40,8 @@ class Seen:
     seconds: float = PHASE_S
     bytes: int = 0
     waits: list[float] = field(default_factory=list)  # of one small request on a connection of its own
-    failures: int = 0
+    requests: int = 0
+    failures: int = 0  # of these
     resident: int = 0
     descriptors: int = 0
 
@@ -96,6 +97,7 @@ def observe(machine: Machine, digest: str, seconds: float = PHASE_S) -> Seen:
 
     def read() -> None:
         while time.monotonic() < end:
+            seen.requests += 1
             try:
                 seen.bytes += _get(port, path, "", end)
             except OSError:
@@ -104,6 +106,7 @@ def observe(machine: Machine, digest: str, seconds: float = PHASE_S) -> Seen:
     def ask() -> None:
         while time.monotonic() < end:
             began = time.monotonic()
+            seen.requests += 1
             try:
                 _get(port, path, "Range: bytes=0-9\r\n", began + TIMEOUT_S)
             except OSError:
@@ -129,7 +132,7 @@ def observe(machine: Machine, digest: str, seconds: float = PHASE_S) -> Seen:
 def row(name: str, calm: Seen, under: Seen) -> list[str]:
     return [
         name, f"{calm.rate / 1e6:.0f}", f"{under.rate / 1e6:.0f}", f"{under.rate / max(calm.rate, 1):.2f}",
-        f"{calm.p99 * 1e3:.1f}", f"{under.p99 * 1e3:.1f}", f"{under.p99 / calm.p99:.1f}", str(under.failures),
+        f"{calm.p99 * 1e3:.1f}", f"{under.p99 * 1e3:.1f}", f"{under.p99 / calm.p99:.1f}", f"{under.failures / max(under.requests, 1):.1%}",
         f"{under.resident / 2**20:.0f}", str(under.descriptors), verdict(under.resident, RESIDENT_MAX),
     ]  # fmt: skip
 
