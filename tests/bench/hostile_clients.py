@@ -130,9 +130,10 @@ def observe(machine: Machine, digest: str, seconds: float = PHASE_S) -> Seen:
 
 
 def row(name: str, calm: Seen, under: Seen) -> list[str]:
+    failed = under.failures / max(under.requests, 1)
     return [
         name, f"{calm.rate / 1e6:.0f}", f"{under.rate / 1e6:.0f}", f"{under.rate / max(calm.rate, 1):.2f}",
-        f"{calm.p99 * 1e3:.1f}", f"{under.p99 * 1e3:.1f}", f"{under.p99 / calm.p99:.1f}", f"{under.failures / max(under.requests, 1):.1%}",
+        f"{calm.p99 * 1e3:.1f}", f"{under.p99 * 1e3:.1f}", f"{under.p99 / calm.p99:.1f}", f"{failed:.1%}",
         f"{under.resident / 2**20:.0f}", str(under.descriptors), verdict(under.resident, RESIDENT_MAX),
     ]  # fmt: skip
 
