@@ -4,8 +4,11 @@ A read goes on inside OpenSSL, from record to record, until there is data. A mem
 changes its keys (KeyUpdate, RFC 8446 section 4.6.3), which OpenSSL lets everybody do as often and as fast as he likes.
 While they come as fast as they are worked off the read does not return, and the whole event loop stands still.
 
-So a thread looks after the calls of the event loop's, and takes the descriptor away from one that does not end.
-Time is the thread's own CPU time: a machine that is busy or was paused accuses nobody. Imports nothing of p2pd.
+So a thread looks after the calls of the event loop's, and takes the descriptor away from one that does not end; and a
+connection whose reads take too long for what they bring is told so. Both by the thread's own CPU time: a machine that
+is busy or was paused accuses nobody. That clock costs a system call, so only who has been slow is measured by it.
+
+May know p2pd.ratelimit.
 """
 
 from __future__ import annotations
@@ -16,17 +19,25 @@ import socket
 import threading
 import time
 
+from p2pd.ratelimit import RateLimit
+
 CALL_S = 0.25  # of CPU, for one call: a turn's bytes take a thousandth of that
 LOOK_S = 0.1  # between two looks at the call under way
+READ_S = 0.001  # that a read may take, whatever it brings
+BYTE_S = 20e-9  # ... and beside that for each byte: ten times of what decrypting takes
+OVERTIME_S = 0.2  # of CPU, that a connection's reads may take beyond that: less than CALL_S,
+OVERTIME_EACH_S = 20.0  # in so long
+MEASURED = 1000  # reads, after one that took too long by the clock on the wall: of those the next may be judged
 
 
-class Overtime:
-    """Of the calls that one thread makes, one at a time: `begin` before, `end` after it."""
+class Calls:
+    """Those that one thread makes, one at a time: `begin` before, `end` after it."""
 
     def __init__(self) -> None:
         """In the thread whose calls they are."""
-        self._began = 0.0
+        self._number = 0
         self._fd = -1  # of the call under way; -1 without one
+        self._was_cut = False  # the call under way
         self._lock = threading.Lock()
         ended, other = socket.socketpair()
         other.close()
@@ -35,33 +46,66 @@ class Overtime:
 
     def begin(self, fd: int) -> None:
         """A call that reads from a socket's descriptor begins."""
-        self._began = time.thread_time()
+        self._number += 1
+        self._was_cut = False
         self._fd = fd
 
-    def end(self) -> float:
-        """The call has returned; seconds of CPU that it took. With CALL_S and more it found an end of file, at last."""
+    def end(self) -> bool:
+        """It has returned. Whether it would not end: then it found the end of file here, and its connection is over."""
         with self._lock:  # once it is held, the descriptor may be closed: nobody is about to replace it
             self._fd = -1
-        return time.thread_time() - self._began
+        return self._was_cut
 
     def _watch(self, clock: int, ended: socket.socket) -> None:
         """Until the other thread is gone. `ended`: to read from it finds the end."""
+        number, since = 0, 0.0
         with ended, contextlib.suppress(OSError):
             while True:
                 time.sleep(LOOK_S)
                 now = time.clock_gettime(clock)
                 with self._lock:
-                    if self._fd >= 0 and now - self._began >= CALL_S:
+                    if self._number != number or self._fd < 0:
+                        number, since = self._number, now
+                    elif now - since >= CALL_S:
                         # Not shutdown(): what has come already, megabytes of it, would still be read.
                         os.dup2(ended.fileno(), self._fd, inheritable=False)
+                        self._was_cut = True
 
 
 _threads = threading.local()
 
 
-def of_this_thread() -> Overtime:
-    """The one that all connections of an event loop share."""
-    found: Overtime | None = getattr(_threads, "overtime", None)
+def calls_of_this_thread() -> Calls:
+    """What all connections of an event loop share."""
+    found: Calls | None = getattr(_threads, "calls", None)
     if found is None:
-        found = _threads.overtime = Overtime()
+        found = _threads.calls = Calls()
     return found
+
+
+class Overtime:
+    """Of one connection's reads: `begin` before, `end` after each."""
+
+    def __init__(self) -> None:
+        self._calls = calls_of_this_thread()
+        self._spent = RateLimit(OVERTIME_S * 1e6 / OVERTIME_EACH_S, time.monotonic)  # microseconds
+        self._measured = 0  # reads yet to be measured by CPU time
+        self._began = 0.0
+
+    def begin(self, fd: int) -> None:
+        self._began = time.thread_time() if self._measured else time.perf_counter()
+        self._calls.begin(fd)
+
+    def end(self, count: int) -> bool:
+        """It brought so many bytes. Whether the connection has had too much overtime by now."""
+        if self._calls.end():
+            return True
+        measured = self._measured
+        over = (time.thread_time() if measured else time.perf_counter()) - self._began - READ_S - count * BYTE_S
+        if over <= 0:
+            self._measured = max(0, measured - 1)
+            return False
+        self._measured = MEASURED
+        if measured:
+            self._spent.spend(int(over * 1e6))
+        return self._spent.debt() >= OVERTIME_EACH_S

@@ -1,7 +1,7 @@
 """TLS 1.3 on one socket: OpenSSL reads and writes the descriptor itself, and says when it has to wait for it.
 
 Not trio.SSLStream, which copies each record through two buffers and goes through the event loop for it: a fifth of the
-speed. What is trusted is in the contexts, which are handed in. May know p2pd.filesend and p2pd.ratelimit.
+speed. What is trusted is in the contexts, which are handed in. May know p2pd.filesend.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ from cryptography import x509
 
 from p2pd.filesend import SendError, warm
 from p2pd.fleet.keys import public_bytes
-from p2pd.peers import overtime
+from p2pd.peers.overtime import Overtime
 from p2pd.peers.refusal import Refused, refused
 from p2pd.peers.transport import CALL_BYTES, WAKE_BYTES, ConnectionLost, PlainTransport, Transport, connect
-from p2pd.ratelimit import RateLimit
 from p2pd.swarm.messages import ProtocolError
 
 TURN_BYTES = 256 * 1024  # moved without letting the others have their turn: about a quarter of a millisecond
@@ -30,10 +29,6 @@ RECORD_SIZE = 16 * 1024  # the most that one read brings
 RECORDS_MAX = 32  # in one call: twice a turn's bytes in full records, and a fraction of a millisecond in tiny ones
 FILE_CHUNK = 128 * 1024  # read from a file at a time: it stays in the processor's cache until it is encrypted
 HEAD_SIZE_MAX = 1024  # a Run frame is a few dozen
-READ_S = 0.001  # of CPU that a read may take, whatever it brings: records without data
-BYTE_S = 20e-9  # ... and beside that for each byte: ten times of what decrypting takes
-OVERTIME_S = 0.2  # of CPU, that a connection's reads may take beyond that: less than overtime.CALL_S,
-OVERTIME_EACH_S = 20.0  # in so long
 DRAIN_SIZE = 64 * 1024  # bytes of a refused one that are thrown away, so that it hears the reason before a reset
 
 
@@ -66,8 +61,7 @@ class TlsTransport(Transport):
         self._head = b""  # to be sent before the next bytes of a file
         self._chunk: memoryview | None = None  # a file's bytes on their way, while there are such
         self._waits: dict[Wait, trio.Event | None] = {}  # under way; an event where a second task waits
-        self._calls = overtime.of_this_thread()
-        self._overtime = RateLimit(OVERTIME_S * 1e6 / OVERTIME_EACH_S)  # microseconds
+        self._overtime = Overtime()
         try:
             self._tls = context.wrap_socket(
                 self._sock,
@@ -128,7 +122,7 @@ class TlsTransport(Transport):
         """
         count, size, records = 0, len(view), 0
         waits_for: Wait | None = None
-        self._calls.begin(self._tls.fileno())
+        self._overtime.begin(self._tls.fileno())
         try:
             while count < size:
                 # recv_into, less a call
@@ -146,14 +140,9 @@ class TlsTransport(Transport):
         except OSError as error:
             raise _lost(error) from None
         finally:
-            self._judge(self._calls.end() - READ_S - count * BYTE_S)
-        return count, waits_for
-
-    def _judge(self, overtime_s: float) -> None:
-        if overtime_s > 0:
-            self._overtime.spend(int(overtime_s * 1e6))
-            if self._overtime.debt() >= OVERTIME_EACH_S:
+            if self._overtime.end(count):
                 raise ProtocolError("keeps this side busy with TLS records that bring no data")
+        return count, waits_for
 
     async def send_all(self, data: bytes, more: bool = False) -> None:
         self._head += data
@@ -209,10 +198,10 @@ class TlsTransport(Transport):
 
     def close(self) -> None:
         """Says goodbye if that takes no waiting: without it the other side knows only that the line was cut."""
-        self._calls.begin(self._tls.fileno())
+        self._overtime.begin(self._tls.fileno())
         with contextlib.suppress(OSError, ValueError):
             self._tls.unwrap()  # reads, too
-        self._calls.end()
+        self._overtime.end(0)
         super().close()
 
     async def _send(self, view: memoryview) -> None:

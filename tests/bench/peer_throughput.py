@@ -7,8 +7,8 @@ turns, a bare loop: sendfile at one end, recv_into a reused buffer at the other,
 worker thread. Once in /dev/shm, once on a disk. GB/s are 10^9 bytes a second, from the first piece's first byte to the
 moment the blob is proven; CPU seconds are those of both processes.
 
-With --tls all of it is encrypted: the bare loop reads a non-blocking ssl.SSLSocket into its buffer, and a third side
-does the same through trio.SSLStream.
+With --tls all of it is encrypted: the bare loop reads a non-blocking ssl.SSLSocket into its buffer. Beside it, through
+trio.SSLStream: the same two processes with the daemon's parts, and such a loop.
 """
 
 from __future__ import annotations
@@ -49,13 +49,20 @@ from p2pd.swarm.node import Node
 from p2pd.swarm.pieces import Geometry
 from p2pd.swarm.voucher import node_id
 from p2pd.units import format_size, parse_size
+from tests.bench import ssl_stream
 from tests.bench.table import print_table
 from tests.lab import Busy, cpu_seconds
 
 TARGET = 0.5  # GB/s, on two shared cores, without TLS
-TLS_TARGETS = {"bare": 0.8, "stream": 1.5}  # of p2pd's rate over that side's
+TLS_TARGETS = {"bare": 0.8, "p2pd-stream": 1.5}  # of p2pd's rate over that side's
 SEND_SIZE = 128 * 1024  # bytes read and encrypted at a time by the loops
-NAMES = {"p2pd": "p2pd", "bare": "bare loop", "stream": "SSLStream loop"}
+NAMES = {
+    "p2pd": "p2pd",
+    "bare": "bare loop",
+    "p2pd-stream": "p2pd through SSLStream",
+    "stream": "SSLStream loop",
+}
+DAEMONS = ("p2pd", "p2pd-stream")
 STORE_LIMIT = 1 << 40
 
 
@@ -280,7 +287,7 @@ def transfer(place: Path, blob: Path, digest: str, how: str, options: argparse.N
     target.mkdir()
     touch_memory(target / "blob", size)
     fleet = ["--fleet", place / "fleet"] if options.tls else []
-    source, end = (place / "source", target) if how == "p2pd" else (blob, target / "blob")
+    source, end = (place / "source", target) if how in DAEMONS else (blob, target / "blob")
     with role("--role", "send", "--how", how, "--path", source, *fleet) as sender:
         there = heard(sender)
         words = ["--role", "receive", "--how", how, "--path", end, *fleet]
@@ -389,10 +396,12 @@ def play(options: argparse.Namespace) -> None:
         fleet = Path(options.fleet)
         files = FleetFiles(fleet / "ca.crt", fleet / f"{options.role}.crt", fleet / f"{options.role}.key")
         identity = Identity.load(files)
-    match options.role, how:
-        case "send", "p2pd":
+    if how == "p2pd-stream":
+        ssl_stream.take_over()
+    match options.role, how in DAEMONS:
+        case "send", True:
             trio.run(send, path, identity)
-        case "receive", "p2pd":
+        case "receive", True:
             trio.run(receive, path, options.node, options.port, options.digest, int(options.size), identity)
         case "send", _:
             trio.run(loop_send, path, how, identity)

@@ -6,8 +6,17 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from p2pd.peers import connection
 from p2pd.peers import connection as connection_module
-from p2pd.peers.connection import ABANDONED_MAX, MESSAGES_PER_S, QUEUE_BYTES_MAX, SILENCE_S, WATCH_S, Outgoing
+from p2pd.peers.connection import (
+    ABANDONED_MAX,
+    MESSAGES_PER_S,
+    QUEUE_BYTES_MAX,
+    RUN_PAID,
+    SILENCE_S,
+    WATCH_S,
+    Outgoing,
+)
 from p2pd.ratelimit import RateLimit
 from p2pd.swarm.messages import FRAME_HEADER, RUN_SIZE_MAX, Cancel, Have, Holdings, Leave, Ping, Run, encode
 from tests.peers.fakes import FileSource, Sink, Wire, blob_bytes, hello, link_of, talk
@@ -292,6 +301,27 @@ async def test_more_messages_than_anybody_needs_have_to_wait(autojump_clock: Moc
         await it.wire.send(Cancel(2))
         await it.handler.until("message", Cancel(2))
         assert 1.8 <= trio.current_time() - began <= 3
+
+
+@pytest.mark.parametrize(("length", "counted"), [(RUN_SIZE_MAX, 0), (RUN_PAID, 0), (RUN_PAID - 1, 1), (1, 1)])
+async def test_a_run_counts_for_that_if_it_brings_little(
+    monkeypatch: pytest.MonkeyPatch, length: int, counted: int
+) -> None:
+    """Else 2000 runs a second were all that one node could get from another."""
+    spent = []
+
+    class Counted(RateLimit):
+        def spend(self, count: int) -> None:
+            spent.append(count)
+
+    monkeypatch.setattr(connection, "RateLimit", Counted)
+    async with talk() as it:
+        it.connection.abandon(1, 20 * length)
+        for number in range(20):
+            await it.wire.send(Run(1, number * length, length), bytes(length))
+        await it.wire.send(Cancel(2))
+        await it.handler.until("message", Cancel(2))
+        assert sum(spent) == 20 * counted + 1
 
 
 # -- time -------------------------------------------------------------------------------------------------------------

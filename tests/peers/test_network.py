@@ -16,9 +16,9 @@ from trio.testing import MockClock
 from p2pd.fleet import Identity
 from p2pd.peers import callers as callers_module
 from p2pd.peers import network as network_module
-from p2pd.peers import overtime
 from p2pd.peers.callers import CALLS_BURST
 from p2pd.peers.network import DIALS_MAX, DIALS_WAITING_MAX, HANDSHAKES_MAX, Network
+from p2pd.peers.overtime import calls_of_this_thread
 from p2pd.swarm import commands as cmd
 from p2pd.swarm import events as ev
 from p2pd.swarm.messages import RUN_SIZE_MAX, Cancel, Contact, Hello, Ping, Request, Run, encode
@@ -135,7 +135,7 @@ class Side:
 @asynccontextmanager
 async def sides(*names: str, identities: Sequence[Identity | None] = ()) -> AsyncIterator[list[Side]]:
     """Listening nodes. When they end, no descriptor and no memory is left."""
-    overtime.of_this_thread()  # one descriptor for all connections that ever are
+    calls_of_this_thread()  # one descriptor for all connections that ever are
     before = open_descriptors()
     async with trio.open_nursery() as nursery:
         made = [Side(*of, nursery=nursery) for of in zip_longest(names, identities)]
