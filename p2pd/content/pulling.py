@@ -3,7 +3,7 @@
 Two tasks for one pull: one receives, one hashes and writes (in a worker thread), with a few chunks between them. What
 the core allows (`Allow`) is how far ahead of the swarm the pull may run.
 
-May know p2pd.upstream, p2pd.hashing and `arrivals`.
+May know p2pd.upstream, p2pd.hashing, p2pd.background and `arrivals`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import trio
 
 from p2pd.admin.metrics import Metrics
+from p2pd.background import give_way
 from p2pd.content.arrival import Arrival, raw, text
 from p2pd.content.arrivals import Arrivals
 from p2pd.engine import Engine
@@ -296,6 +297,7 @@ class Puller:
 
         def work(data: memoryview, at: int) -> list[bytes]:
             """The states after the pieces that end in `data`."""
+            give_way()
             states, done = [], 0
             while done < len(data):
                 part = data[done : done + arrival.piece_size - (at + done) % arrival.piece_size]

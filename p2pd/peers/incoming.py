@@ -4,7 +4,7 @@ Two peers may be sending the same piece, so a piece has one writer at a time, fr
 wrong byte of one could follow the right ones of the other into the file, after those were checked. Who is not the
 writer is `overtaken`, and given up.
 
-May know p2pd.hashing. The file is handed in.
+May know p2pd.hashing and p2pd.background. The file is handed in.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from typing import Protocol
 
 import trio
 
+from p2pd.background import give_way
 from p2pd.hashing import Compression
 from p2pd.peers.buffers import Buffers
 from p2pd.peers.frames import FrameReader
 from p2pd.swarm.messages import ProtocolError, Run
 
 CHUNKS_MAX = 3  # of one connection, that are being hashed or wait for it: while they are, the next one comes in
-STORERS = 2  # of one connection: a thread hashes and writes half a gigabyte a second, less than many links bring
+STORERS = 3  # of one connection: a thread hashes and writes half a gigabyte a second, less than many links bring
 THREADS_MAX = 8  # that hash and write: a disk that hangs must not take all of the process's threads
 
 Key = tuple[bytes, int]  # a piece: its blob's digest, its index
@@ -157,6 +158,7 @@ class Incoming:
 
     def _hash_and_write(self, chunk: Chunk) -> None:
         """In a worker thread, never abandoned half-way. A bad piece that came in one chunk is not even written."""
+        give_way()
         assert self._compression
         data = memoryview(chunk.buffer)[: chunk.size]
         self._compression.update(data)

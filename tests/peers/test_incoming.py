@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import pytest
@@ -54,6 +55,21 @@ def way(rid: int, true: bytes, sink: Sink, intake: Intake) -> Way:
     made = Incoming(rid, KEY, sink, 0, len(true), True, intake)
     made.begin(link_of(true))
     return Way(made, intake)
+
+
+async def test_hashing_and_writing_give_way_to_the_event_loop() -> None:
+    class Watched(Sink):
+        def write(self, offset: int, data: memoryview) -> None:
+            policies.append(os.sched_getscheduler(0))
+            super().write(offset, data)
+
+    policies: list[int] = []
+    data = blob_bytes(1_000_000)
+    one = way(1, data, Watched(len(data)), Intake())
+    await one.bring(data)
+    assert one.is_whole
+    assert set(policies) == {os.SCHED_BATCH}
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 # -- memory -----------------------------------------------------------------------------------------------------------
