@@ -23,8 +23,8 @@ from p2pd.ratelimit import RateLimit
 
 CALL_S = 0.25  # of CPU, for one call: a turn's bytes take a thousandth of that
 LOOK_S = 0.1  # between two looks at the call under way
-READ_S = 0.001  # that a read may take, whatever it brings
-BYTE_S = 20e-9  # ... and beside that for each byte: ten times of what decrypting takes
+READ_S = 0.002  # that a read may take, whatever it brings: many small records on a slow board
+BYTE_S = 100e-9  # ... and beside that for each byte: AES in software on a slow board takes a third of that
 OVERTIME_S = 0.2  # of CPU, that a connection's reads may take beyond that: less than CALL_S,
 OVERTIME_EACH_S = 20.0  # in so long
 MEASURED = 1000  # reads, after one that took too long by the clock on the wall: of those the next may be judged
