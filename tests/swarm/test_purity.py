@@ -23,7 +23,7 @@ CORE_MAY_IMPORT = {
 CORE_MAY_NOT_CALL = {"open", "print", "input", "exec", "eval", "compile", "__import__", "hash", "id", "Random"}
 
 # Small modules that know nobody but each other; any part may use them.
-TOOLS = {"oci", "patterns", "toml", "descriptors", "units", "ratelimit", "filesend", "notify"}
+TOOLS = {"oci", "patterns", "toml", "descriptors", "units", "ratelimit", "filesend", "notify", "background"}
 # What a part may know of p2pd beside itself and the tools. Parts that are not named wire others together.
 MAY_KNOW: dict[str, set[str]] = {
     **{tool: set() for tool in TOOLS},
