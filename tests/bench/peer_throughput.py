@@ -19,6 +19,7 @@ import cProfile
 import json
 import os
 import shutil
+import signal
 import socket
 import ssl
 import statistics
@@ -417,6 +418,7 @@ def main() -> None:
         if profile:
             profile.dump_stats(options.profile)
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # leave no gigabytes behind
     rows = []
     for where, directory in (("memory", options.memory), ("disk", options.disk)):
         if options.only in (None, where):
