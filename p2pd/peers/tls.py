@@ -102,7 +102,6 @@ class TlsTransport(Transport):
         """A call for less than a record reads one record or a part of it: a frame's reader wants no more at a time."""
         await self._turn()
         while True:
-            # A call that finds nothing is followed by a wait, so nothing is read twice within a turn.
             count, waits_for = self._read(view)
             if count:
                 break
