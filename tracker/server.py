@@ -6,7 +6,6 @@ A node is known as long as its connection lives. Nothing is kept on disk: what a
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from random import Random, SystemRandom
@@ -14,6 +13,7 @@ from random import Random, SystemRandom
 import trio
 
 from p2pd.fleet import Identity
+from p2pd.peers.avoided import AVOIDED_S, Avoided
 from p2pd.peers.connection import Connection, Outgoing
 from p2pd.peers.frames import FrameReader
 from p2pd.peers.handshake import Doorstep
@@ -31,8 +31,6 @@ log = logging.getLogger("p2pd.tracker")
 NODES_MAX = 20_000
 HANDSHAKES_MAX = 4096  # strangers that have not said hello: a whole fleet may come back in the same second
 TICK_S = 0.1
-CUT_OFF_S = 60.0  # a node that floods
-CUT_OFF_MAX = 1024  # nodes remembered
 
 
 class Node:
@@ -74,7 +72,7 @@ class Tracker:
         self._contexts = contexts
         self._refusals = Refusals(log, on_refused)
         self._on_left = on_left
-        self._cut_off: OrderedDict[bytes, float] = OrderedDict()  # node -> until when
+        self._avoided: Avoided[bytes] = Avoided()
         self._doorstep = Doorstep(HANDSHAKES_MAX)
         self._intake = Intake()  # of nothing: a tracker asks for no pieces
         self._unlimited = RateLimit(None)
@@ -86,10 +84,7 @@ class Tracker:
         if self._nodes.get(node.contact.node_id) is node:
             self._send(self._directory.handle(node.contact.node_id, message, trio.current_time()))
             if self._directory.is_flooded_by(node.contact.node_id) and node.connection:
-                log.warning("node %s (%s) floods: cut off", node.contact.name, node.contact.node_id.hex()[:16])
-                self._cut_off[node.contact.node_id] = trio.current_time() + CUT_OFF_S
-                if len(self._cut_off) > CUT_OFF_MAX:
-                    self._cut_off.popitem(last=False)
+                self._avoid(node.contact, "floods")
                 node.connection.close("floods")
 
     def identity_changed(self, before: Identity, now: Identity) -> None:
@@ -131,7 +126,7 @@ class Tracker:
             transport = answer(sock, self._contexts())
             host = transport.remote_host
             frames = FrameReader(transport)
-            _, contact = await self._doorstep.meet(transport, frames, self._hello)
+            _, contact = await self._doorstep.meet(transport, frames, self._hello, self._avoided)
         except (ConnectionLost, ProtocolError) as error:
             self._refusals.add(host, error)
             self._on_left(len(self._nodes))
@@ -140,9 +135,6 @@ class Tracker:
         node.connection = Connection(
             transport, frames, node, intake=self._intake, up=self._unlimited, down=self._unlimited, sink_errors=()
         )
-        if self._cut_off.get(contact.node_id, 0.0) > trio.current_time():
-            transport.close()
-            return
         old = self._nodes.get(contact.node_id)
         if old and old.connection:
             old.connection.close("connected anew")
@@ -154,10 +146,17 @@ class Tracker:
             why = await node.connection.run()
             log.info("node %s: %s", contact.name, why)
         finally:
+            if node.connection.has_broken_protocol:
+                self._avoid(contact, "broke the protocol")
             if self._nodes.get(contact.node_id) is node:
                 del self._nodes[contact.node_id]
                 self._send(self._directory.disconnected(contact.node_id, trio.current_time()))
             self._on_left(len(self._nodes))
+
+    def _avoid(self, contact: Contact, why: str) -> None:
+        who = f"{contact.name} ({contact.node_id.hex()[:16]})"
+        log.warning("node %s %s: cut off, and avoided for %g s", who, why, AVOIDED_S)
+        self._avoided.add(contact.node_id)
 
     def _send(self, out: list[tuple[bytes, Message]]) -> None:
         for node_id, message in out:

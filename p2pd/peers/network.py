@@ -14,6 +14,7 @@ from typing import Protocol
 
 import trio
 
+from p2pd.peers.avoided import AVOIDED_S, Avoided
 from p2pd.peers.callers import Callers
 from p2pd.peers.connection import Connection, Outgoing, Source
 from p2pd.peers.frames import FrameReader
@@ -33,8 +34,6 @@ log = logging.getLogger(__name__)
 DIAL_TIMEOUT_S = 5.0
 DIALS_MAX = 12  # at a time
 DIALS_WAITING_MAX = 256  # behind them; more contacts are passed over, since directories name them again
-SHUNNED_S = 60.0  # a peer that broke the protocol, or was refused
-SHUNNED_MAX = 4096
 HANDSHAKES_MAX = 64  # strangers that have not said hello yet
 TRACKER_RETRY_S = (0.25, 5.0)  # the first pause after a tracker is lost, and the longest
 TRACKER_STEADY_S = 10.0  # a connection that lasted so long was a good one: the pauses begin anew
@@ -148,7 +147,8 @@ class Network:
         self._peers: dict[int, Peer] = {}
         self._next_number = 1
         self._dialling: set[bytes] = set()
-        self._shunned: dict[bytes, float] = {}  # node id -> until when
+        self._avoided: Avoided[bytes] = Avoided()  # nodes, by what they did
+        self._avoided_places: Avoided[tuple[str, int]] = Avoided()  # by what answers there, whoever it may be
         self._doorstep = Doorstep(HANDSHAKES_MAX)
         self._callers = Callers()
         self.trackers: dict[str, str] = {}  # address -> state, for the status
@@ -187,7 +187,7 @@ class Network:
         return (peer.connection.bytes_in, peer.connection.bytes_out) if peer and peer.connection else (0, 0)
 
     def _connect(self, c: cmd.Connect) -> None:
-        if self._is_shunned(c.contact):
+        if c.contact.node_id in self._avoided or (c.contact.host, c.contact.port) in self._avoided_places:
             self.post(ev.ConnectFailed(c.contact.node_id))
         elif c.contact.node_id not in self._dialling and len(self._dialling) < DIALS_MAX + DIALS_WAITING_MAX:
             self._dialling.add(c.contact.node_id)
@@ -282,13 +282,10 @@ class Network:
                 raise Refused("too-often", "calls too often")
             frames = FrameReader(transport)
             mine = self.hello
-            key, contact = await self._doorstep.meet(transport, frames, mine)
+            key, contact = await self._doorstep.meet(transport, frames, mine, self._avoided)
             self._check_still(mine, transport)
         except (ConnectionLost, ProtocolError) as error:
             self._refusals.add(host, error)
-            return
-        if self._is_shunned(contact):
-            transport.close()
             return
         await self._converse(transport, frames, contact, key, outbound=False)
 
@@ -302,7 +299,7 @@ class Network:
         except (ConnectionLost, ProtocolError) as error:
             if isinstance(error, (Refused, ProtocolError)):
                 self._refusals.add(f"{contact.name} at {contact.host}:{contact.port}", error)
-                self._avoid(contact)
+                self._avoided_places.add((contact.host, contact.port))
             log.debug("peer %s at %s:%d: %s", contact.name, contact.host, contact.port, error)
             self._dialling.discard(contact.node_id)
             self.post(ev.ConnectFailed(contact.node_id))
@@ -317,7 +314,7 @@ class Network:
         transport = await call(host, port, DIAL_TIMEOUT_S, self._contexts(), by_name=by_name)
         frames = FrameReader(transport)
         mine = self.hello
-        key, contact = await shake_hands(transport, frames, mine)
+        key, contact = await shake_hands(transport, frames, mine, self._avoided)
         self._check_still(mine, transport)
         return transport, frames, contact, key
 
@@ -391,14 +388,5 @@ class Network:
     def _shun(self, contact: Contact, why: str) -> None:
         """It broke the protocol, so it is broken, or means harm: no word with it for a while."""
         who = f"{contact.name} ({contact.node_id.hex()[:16]}, {contact.host}:{contact.port})"
-        log.warning("peer %s broke the protocol, and is avoided for %d s: %s", who, SHUNNED_S, why)
-        self._avoid(contact)
-
-    def _avoid(self, contact: Contact) -> None:
-        now = trio.current_time()
-        self._shunned = {node: until for node, until in self._shunned.items() if until > now}
-        if len(self._shunned) < SHUNNED_MAX:
-            self._shunned[contact.node_id] = now + SHUNNED_S
-
-    def _is_shunned(self, contact: Contact) -> bool:
-        return self._shunned.get(contact.node_id, 0.0) > trio.current_time()
+        log.warning("peer %s broke the protocol, and is avoided for %g s: %s", who, AVOIDED_S, why)
+        self._avoided.add(contact.node_id)

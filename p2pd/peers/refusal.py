@@ -31,6 +31,7 @@ REASONS = (
     "bad-certificate",  # anything else that is wrong with it
     "refused-there",  # the other side refuses ours
     "too-often",  # it calls again and again
+    "avoided",  # it broke the protocol a moment ago
     "hello",  # the first message: another version, another fleet, another key than the certificate's
     "unfinished",  # it left, or said nothing in time
     "tls",  # the handshake failed in some other way

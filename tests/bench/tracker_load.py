@@ -35,6 +35,7 @@ from random import Random
 import trio
 
 from p2pd.fleet import NodeKey
+from p2pd.peers.avoided import Avoided
 from p2pd.peers.frames import FrameReader
 from p2pd.peers.handshake import FLEET_INSECURE, FLEET_MEMBERS, shake_hands
 from p2pd.peers.network import TRACKER_RETRY_S
@@ -131,7 +132,7 @@ class Player:
                 fleet = FLEET_MEMBERS if self.context else FLEET_INSECURE
                 mine = Hello(PROTOCOL_VERSION, self.key, f"node{self.number}", "", "127.0.0.1", 9581, fleet)
                 frames = FrameReader(self.transport)
-                await shake_hands(self.transport, frames, mine)
+                await shake_hands(self.transport, frames, mine, Avoided())
             except ConnectionLost as error:
                 self.counts.again[str(error)] += 1
                 await trio.sleep(pause * self.dice.uniform(0.5, 1.5))

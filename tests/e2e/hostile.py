@@ -19,6 +19,7 @@ import trio
 
 from p2pd.fleet import NodeKey
 from p2pd.hashing import INITIAL_STATE, Compression
+from p2pd.peers.avoided import Avoided
 from p2pd.peers.frames import FrameReader
 from p2pd.peers.handshake import shake_hands
 from p2pd.peers.transport import ConnectionLost, PlainTransport, dial
@@ -107,7 +108,7 @@ class Hostile:
     async def _with_tracker(self, host: str, port: int) -> None:
         transport = await dial(host, port, 5)
         frames = FrameReader(transport)
-        await shake_hands(transport, frames, self.hello)
+        await shake_hands(transport, frames, self.hello, Avoided())
         self.tell("ready")
         self.nursery.start_soon(self._announce, transport)
         while True:
@@ -150,7 +151,7 @@ class Hostile:
     async def _meet(self, transport: PlainTransport) -> None:
         frames = FrameReader(transport)
         try:
-            _, contact = await shake_hands(transport, frames, self.hello)
+            _, contact = await shake_hands(transport, frames, self.hello, Avoided())
             async with trio.open_nursery() as nursery:
                 peer = Peer(self, transport, frames, contact.node_id)
                 nursery.start_soon(peer.ping)

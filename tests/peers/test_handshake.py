@@ -9,8 +9,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from p2pd.peers.avoided import Avoided
 from p2pd.peers.frames import FrameReader
 from p2pd.peers.handshake import TIMEOUT_S, shake_hands
+from p2pd.peers.refusal import Refused, reason_of
 from p2pd.peers.transport import ConnectionLost, PlainTransport, dial
 from p2pd.swarm.messages import FRAME_HEADER, Ping, ProtocolError, encode
 from p2pd.swarm.voucher import node_id
@@ -23,7 +25,7 @@ async def answer(*parts: object) -> tuple:
     wire, transport = Wire(theirs), PlainTransport(ours)
     await wire.send(*parts)
     try:
-        return await shake_hands(transport, FrameReader(transport), hello(b"m" * 32))
+        return await shake_hands(transport, FrameReader(transport), hello(b"m" * 32), Avoided())
     finally:
         wire.close()
         transport.close()
@@ -35,7 +37,7 @@ async def test_both_learn_who_the_other_is() -> None:
     found = []
 
     async def shake(transport: PlainTransport, mine: object) -> None:
-        found.append((await shake_hands(transport, FrameReader(transport), mine))[1])
+        found.append((await shake_hands(transport, FrameReader(transport), mine, Avoided()))[1])
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(shake, one, hello(b"1" * 32, name="one", zone="r1", host="", port=11))
@@ -61,8 +63,9 @@ async def test_both_learn_who_the_other_is() -> None:
     ],
 )
 async def test_a_stranger_is_turned_away_with_a_reason(said: list, reason: str) -> None:
-    with pytest.raises(ProtocolError, match=reason):
+    with pytest.raises((ProtocolError, Refused), match=reason) as ended:
         await answer(*said)
+    assert reason_of(ended.value) == "hello"
 
 
 async def test_a_silent_stranger_is_let_go(autojump_clock: MockClock) -> None:
@@ -70,7 +73,7 @@ async def test_a_silent_stranger_is_let_go(autojump_clock: MockClock) -> None:
     began = trio.current_time()
     transport = PlainTransport(ours)
     with pytest.raises(ConnectionLost, match="did not say hello"):
-        await shake_hands(transport, FrameReader(transport), hello())
+        await shake_hands(transport, FrameReader(transport), hello(), Avoided())
     assert trio.current_time() - began == pytest.approx(TIMEOUT_S)
     transport.close()
     theirs.close()
@@ -89,7 +92,7 @@ async def test_one_that_dribbles_its_hello_is_let_go(autojump_clock: MockClock) 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(dribble)
         with pytest.raises(ConnectionLost, match="did not say hello"):
-            await shake_hands(transport, FrameReader(transport), hello())
+            await shake_hands(transport, FrameReader(transport), hello(), Avoided())
         nursery.cancel_scope.cancel()
     transport.close()
     wire.close()
@@ -103,7 +106,7 @@ async def test_one_that_says_hello_and_resets_the_connection_is_a_lost_connectio
     await theirs.send(encode(hello(b"x" * 32, host="")))
     theirs.close()
     with pytest.raises(ConnectionLost):
-        await shake_hands(transport, frames, hello())
+        await shake_hands(transport, frames, hello(), Avoided())
     transport.close()
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import trio
 
 from p2pd.fleet import Identity
-from p2pd.peers.network import SHUNNED_S
 from p2pd.swarm import commands as cmd
 from p2pd.swarm import events as ev
 from p2pd.swarm.messages import Request
+from p2pd.swarm.voucher import node_id
 from tests.fleet.certificates import Authority
 from tests.peers.fakes import DIGEST, Sink
 from tests.peers.test_network import DATA, SIZE, Side, links_of, meet, sides
@@ -64,7 +66,6 @@ async def test_a_member_of_another_fleet_is_refused_once_and_not_called_again(
             a.do(cmd.Connect(b.contact))
         await a.until(ev.ConnectFailed, 6)
         assert len(a.refused) == 1
-        assert a.network._shunned[b.contact.node_id] <= trio.current_time() + SHUNNED_S
         said = [r.getMessage() for r in caplog.records if "no CA of this fleet" in r.getMessage()]
         assert len(said) == 1
         assert "refused b at 127.0.0.1:" in said[0]
@@ -81,6 +82,42 @@ async def test_one_without_tls_that_calls_a_member(tmp_path: Path) -> None:
     async with sides("a", "b", identities=[None, member(tmp_path, "b")]) as (a, b):
         await refusal(a, b)
         assert (a.refused, b.refused) == ([], ["plain-text"])
+
+
+async def test_who_breaks_the_protocol_before_its_first_message_is_not_heard_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By then its certificate has told who it is. A flood of key changes would otherwise cost half a second a call."""
+    caplog.set_level(logging.WARNING)
+    flooder = CA.member("flooder")
+    files = flooder.write(tmp_path / "flooder")
+    identities = [member(tmp_path, name) for name in ("a", "b")]
+    async with sides("a", "b", identities=identities) as (a, b):
+        command = [sys.executable, "-m", "tests.peers.keyupdates", b.port, files.ca, files.certificate]
+        command += [files.key, 10**9, 0, 20]
+        for call in (1, 2):
+            with trio.fail_after(30):
+                await trio.run_process([str(word) for word in command], capture_stdout=True)
+                while len(b.refused) < call:  # noqa: ASYNC110  (it tells nobody)
+                    await trio.sleep(0.005)
+        assert b.refused == ["hello", "avoided"]
+        said = [r.getMessage() for r in caplog.records if "busy with TLS records" in r.getMessage()]
+        assert len(said) == 1
+        assert node_id(flooder.key.public_key().public_bytes_raw()).hex()[:16] in said[0]
+        await meet(a, b)
+
+
+async def test_a_wrong_address_does_not_get_the_node_that_it_was_given_for_avoided(tmp_path: Path) -> None:
+    """Whoever names contacts, a directory or mDNS, could let any answer come from there."""
+    identities = [member(tmp_path, "a"), member(tmp_path, "b"), member(tmp_path, "liar", OTHER)]
+    async with sides("a", "b", "liar", identities=identities) as (a, b, liar):
+        a.do(cmd.Connect(replace(b.contact, port=liar.port)))
+        assert await a.until(ev.ConnectFailed) == [ev.ConnectFailed(b.contact.node_id)]
+        assert a.refused == ["foreign-certificate"]
+        b.do(cmd.Connect(a.contact))
+        await a.until(ev.PeerUp)
+        a.do(cmd.Connect(b.contact))
+        await a.until(ev.PeerUp, 2)
 
 
 async def test_another_node_at_the_address_is_not_the_one_that_was_meant(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import trio.lowlevel
 
 from p2pd.fleet import Identity
 from p2pd.peers import tls
+from p2pd.peers.avoided import Avoided
 from p2pd.peers.frames import FrameReader
 from p2pd.peers.handshake import shake_hands
 from p2pd.peers.refusal import Refused
@@ -288,7 +289,8 @@ async def test_a_stranger_that_calls_is_refused_with_a_reason(identities: dict[s
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.to_thread.run_sync, run)
         with pytest.raises(Refused, match=words) as caught:
-            await shake_hands(transport, FrameReader(transport), hello(ONE.key.public_key().public_bytes_raw()))
+            mine = hello(ONE.key.public_key().public_bytes_raw())
+            await shake_hands(transport, FrameReader(transport), mine, Avoided())
     assert caught.value.reason == reason
 
 
@@ -298,7 +300,7 @@ async def both(accepting: Transport, calling: Transport, keys: tuple[bytes, byte
 
     async def shake(place: int, transport: Transport) -> None:
         try:
-            await shake_hands(transport, FrameReader(transport), hello(keys[place]))
+            await shake_hands(transport, FrameReader(transport), hello(keys[place]), Avoided())
         except (ConnectionLost, ProtocolError) as error:
             found[place] = error
 

@@ -291,6 +291,27 @@ async def test_members_are_served_and_strangers_refused(tmp_path: Path) -> None:
         node.close()
 
 
+async def test_a_member_that_breaks_the_protocol_is_not_heard_again(tmp_path: Path) -> None:
+    """Neither if it does so in its first message, nor later: each time may cost the tracker something."""
+    ca = Authority.make()
+    identities = {name: ca.member(name).identity(tmp_path / name) for name in ("t", "early", "late", "good")}
+    async with running(identities["t"]) as place:
+        early = Node(await place.call(), "early", identities["early"])
+        await early.transport.start()
+        await early.send(b"\xff" * 64)
+        await early.ended()
+        late = await place.join("late", identities["late"])
+        await late.send(b"\xff" * 64)
+        await late.ended()
+        for name in ("early", "late"):
+            with pytest.raises(ConnectionLost):
+                await place.join(name, identities[name])
+        assert place.refused == ["hello", "avoided", "avoided"]
+        good = await place.join("good", identities["good"])
+        for node in (early, late, good):
+            node.close()
+
+
 async def test_when_a_ca_is_trusted_no_more_all_are_looked_at_again(tmp_path: Path) -> None:
     old, new = Authority.make("old"), Authority.make("new")
     papers = old.member("tracker")
