@@ -32,7 +32,8 @@ from p2pd.swarm.pieces import PIECE_SIZE_MAX
 log = logging.getLogger(__name__)
 
 DIAL_TIMEOUT_S = 5.0
-DIALS_MAX = 12  # at a time
+DIALS_MAX = 64  # at a time: who is not there holds one for as long as `DIAL_TIMEOUT_S`
+GREETINGS_MAX = 12  # handshakes at a time, of those that answered: each costs this side a signature
 DIALS_WAITING_MAX = 256  # behind them; more contacts are passed over, since directories name them again
 HANDSHAKES_MAX = 64  # strangers that have not said hello yet
 TRACKER_RETRY_S = (0.25, 5.0)  # the first pause after a tracker is lost, and the longest
@@ -144,6 +145,7 @@ class Network:
         self._up, self._down = RateLimit(upload_limit), RateLimit(download_limit)
         self._intake = Intake()
         self._dials = trio.CapacityLimiter(DIALS_MAX)
+        self._greetings = trio.CapacityLimiter(GREETINGS_MAX)
         self._peers: dict[int, Peer] = {}
         self._next_number = 1
         self._dialling: set[bytes] = set()
@@ -292,7 +294,8 @@ class Network:
     async def _dial(self, contact: Contact) -> None:
         try:
             async with self._dials:
-                transport, frames, found, key = await self._call(contact.host, contact.port)
+                transport = await call(contact.host, contact.port, DIAL_TIMEOUT_S, self._contexts(), by_name=False)
+                frames, found, key = await self._greet_in_turn(transport)
             if found.node_id != contact.node_id:
                 transport.close()
                 raise ConnectionLost("another node answers at that address")
@@ -307,16 +310,25 @@ class Network:
         self._dialling.discard(contact.node_id)
         await self._converse(transport, frames, found, key, outbound=True)
 
-    async def _call(
-        self, host: str, port: int, *, by_name: bool = False
-    ) -> tuple[Transport, FrameReader, Contact, bytes]:
-        """Dial and shake hands. ConnectionLost, ProtocolError."""
-        transport = await call(host, port, DIAL_TIMEOUT_S, self._contexts(), by_name=by_name)
+    async def _greet_in_turn(self, transport: Transport) -> tuple[FrameReader, Contact, bytes]:
+        """As `_greet`, when few others do."""
+        try:
+            await self._greetings.acquire()
+        except trio.Cancelled:
+            transport.close()
+            raise
+        try:
+            return await self._greet(transport)
+        finally:
+            self._greetings.release()
+
+    async def _greet(self, transport: Transport) -> tuple[FrameReader, Contact, bytes]:
+        """Shake hands with whom this node has called. ConnectionLost, ProtocolError."""
         frames = FrameReader(transport)
         mine = self.hello
         key, contact = await shake_hands(transport, frames, mine, self._avoided)
         self._check_still(mine, transport)
-        return transport, frames, contact, key
+        return frames, contact, key
 
     def _check_still(self, mine: Hello, transport: Transport) -> None:
         """The other side knows this node by the key that it has now. ConnectionLost."""
@@ -330,7 +342,8 @@ class Network:
         pause = TRACKER_RETRY_S[0]
         while True:
             try:
-                transport, frames, contact, key = await self._call(host, port, by_name=True)
+                transport = await call(host, port, DIAL_TIMEOUT_S, self._contexts(), by_name=True)
+                frames, contact, key = await self._greet(transport)
             except (ConnectionLost, ProtocolError) as error:
                 if isinstance(error, (Refused, ProtocolError)):
                     self._refusals.count(error)

@@ -4,7 +4,8 @@ Targets, first the one whose word counts (primary), then a stand-by that hears t
 1. the configured trackers that are connected, in their order;
 2. without any: the two nodes that rendezvous hashing ranks highest for the blob among those that this node knows
    (connected peers, mDNS, itself). A node that knows nobody is its own directory.
-For the first seconds after the start nothing is concluded from a view that is still empty.
+For the first seconds after the start nothing is concluded from a view that is still empty. Which of them are really
+there: p2pd.swarm.candidates.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from p2pd.swarm.blob import Blob
+from p2pd.swarm.candidates import AHEAD, Candidates
 from p2pd.swarm.commands import Blame, Connect, Failed, SizeHint
 from p2pd.swarm.directory import Directory
 from p2pd.swarm.messages import Announce, Answer, Contact, Holdings, Message, Release, Withdraw
@@ -62,8 +64,8 @@ class Announcer:
         self.directory.connected(state.me)
         self._told: dict[bytes, Told] = {}
         self._soonest = NEVER  # no blob is due before this
-        self._members: dict[bytes, Contact] = {}  # what mDNS has found
-        self._unreachable: dict[bytes, float] = {}
+        self._candidates = Candidates()
+        self._silent_at = NEVER  # when a directory counts as silent, so that others are to be asked
         # blob -> when this node last failed, or heard that nobody can; or only lost its lease, which explains less
         self._failed: dict[bytes, tuple[float, bool]] = {}
         self._passed_over: dict[int, float] = {}  # peer -> until when it is no directory for us
@@ -76,7 +78,7 @@ class Announcer:
     # -- events -----------------------------------------------------------------------------------------------------
 
     def members(self, contacts: tuple[Contact, ...]) -> None:
-        self._members = {c.node_id: c for c in contacts}
+        self._candidates.found(contacts)
         self.view_changed()
 
     def view_changed(self) -> None:
@@ -93,11 +95,11 @@ class Announcer:
         self.view_changed()
 
     def unreachable(self, node_id: bytes) -> None:
-        self._unreachable[node_id] = self._s.now + self._s.settings.directory_avoid_s
+        self._candidates.unreachable(node_id, self._s.now)
         self.view_changed()
 
     def peer_up(self, peer: Peer) -> None:
-        self._unreachable.pop(peer.contact.node_id, None)
+        self._candidates.reached(peer.contact.node_id)
         if peer.tracker < 0:
             self.directory.connected(peer.contact)
         if (peer.tracker >= 0 or not self._has_tracker()) and self._s.stored:
@@ -107,6 +109,7 @@ class Announcer:
     def peer_down(self, peer: Peer) -> None:
         if peer.tracker < 0:
             self._deliver(self.directory.disconnected(peer.contact.node_id, self._s.now))
+        self._candidates.heard(peer.number, self._s.now)
         self.view_changed()
 
     def _has_tracker(self) -> bool:
@@ -131,7 +134,7 @@ class Announcer:
 
     @property
     def deadline(self) -> float:
-        soonest = self._soonest
+        soonest = min(self._soonest, self._silent_at)
         if self.directory.watching:
             soonest = min(soonest, self._s.now + 0.1)
         return soonest
@@ -139,6 +142,9 @@ class Announcer:
     def tick(self) -> None:
         if self.directory.watching:
             self._deliver(self.directory.tick(self._s.now))
+        if self._silent_at <= self._s.now:
+            self._silent_at = self._candidates.next_silent_at(self._s.now)
+            self.view_changed()
         if self._soonest > self._s.now:
             return
         self._soonest = NEVER
@@ -220,10 +226,15 @@ class Announcer:
                 need=min(24, need + 2) if need else 0,
             )
             self._tell(target, message)
+            if target != LOCAL and (len(targets) > 1 or not self._has_tracker()):
+                self._candidates.asked(target, now)
+        self._silent_at = min(self._silent_at, self._candidates.next_silent_at(now))
 
     def _some_members(self, need: int) -> tuple[Contact, ...]:
         """Of those that mDNS found, so many at random; as a directory does, half of them of this node's zone."""
-        found = self._s.random.sample(list(self._members.values()), len(self._members))
+        members = self._candidates.reachable(self._s.now)
+        found = [c for c in self._candidates.members.values() if c.node_id in members]
+        found = self._s.random.sample(found, len(found))
         near = [c for c in found if self._s.is_near(c)][: (need + 1) // 2]
         return (*near, *(c for c in found if c not in near))[:need]
 
@@ -232,8 +243,8 @@ class Announcer:
         if not blob.hungry or blob.term or not blob.holder:
             return False
         patience_s = STAND_BY_S if told.follows else PATIENCE_S
-        is_seen = not told.named or told.named in self._members or told.named in self._s.by_node
-        if self._members and not is_seen and not self._has_tracker():
+        is_seen = not told.named or told.named in self._candidates.members or told.named in self._s.by_node
+        if self._candidates.members and not is_seen and not self._has_tracker():
             patience_s = GHOST_S
         return self._s.now - max(blob.quiet_since, told.since) > patience_s
 
@@ -268,26 +279,39 @@ class Announcer:
         trackers = sorted(
             (p.tracker, n) for n, p in self._s.peers.items() if p.tracker >= 0 and n not in self._passed_over
         )
+        silent = self._candidates.silent(self._s.now)
         if trackers:
-            return tuple(number for _, number in trackers[:2])
+            there = [number for _, number in trackers if number not in silent]
+            # All of them silent: better wait for the first than let each node go its own way.
+            return tuple(there[:2] or (number for _, number in trackers[:2]))
         if self._s.now < self._settles_at:
             return ()
-        self._unreachable = {n: t for n, t in self._unreachable.items() if t > self._s.now}
-        known = {p.contact.node_id for p in self._s.peers.values() if p.tracker < 0} | set(self._members)
-        known -= {self._s.peers[number].contact.node_id for number in self._passed_over}
-        known = {n for n in known if n not in self._unreachable and not self._s.is_left_alone(n)}
-        known.add(self._s.me.node_id)
-        targets = []
-        for node in highest(digest, known, 2):
-            if node == self._s.me.node_id:
-                targets.append(LOCAL)
-            elif node in self._s.by_node:
-                targets.append(self._s.by_node[node])
-            else:
-                self._s.out.append(Connect(self._members[node]))
-                if not targets:
-                    return ()  # the one whose word counts is on its way
-        return tuple(targets)
+        return self._stand_ins(digest, silent)
+
+    def _stand_ins(self, digest: bytes, silent: set[int]) -> tuple[int, ...]:
+        """Without trackers. Empty while the one whose word counts is on its way."""
+        me, by_node, now = self._s.me.node_id, self._s.by_node, self._s.now
+        recalled = self._candidates.to_recall(now)
+        if recalled and recalled.node_id not in by_node:
+            self._s.out.append(Connect(recalled))
+        known = {p.contact.node_id for p in self._s.peers.values() if p.tracker < 0} | self._candidates.reachable(now)
+        known -= {self._s.peers[number].contact.node_id for number in silent.union(self._passed_over)}
+        known = {n for n in known if not self._s.is_left_alone(n)}
+        known.add(me)
+        targets: list[int | None] = []
+        there, ahead = 0, 0
+        for node in highest(digest, known, 2 + AHEAD):
+            if there == 2 or len(targets) >= 2 + ahead:
+                break
+            if node == me or node in by_node:
+                targets.append(LOCAL if node == me else by_node[node])
+                there += 1
+                continue
+            targets.append(None)
+            self._s.out.append(Connect(self._candidates.called(node, now)))
+            if self._candidates.is_waited_for_long(node, now):
+                ahead = AHEAD
+        return () if targets[0] is None else tuple(number for number in targets[:2] if number is not None)
 
     # -- our own directory ------------------------------------------------------------------------------------------
 
@@ -325,6 +349,8 @@ class Announcer:
 
     def heard_answer(self, peer: Peer, answer: Answer) -> None:
         """An answer counts only from a tracker, or from the node that this one announced the blob to."""
+        if self._candidates.heard(peer.number, self._s.now):
+            self.view_changed()
         told = self._told.get(answer.digest)
         blob = self._s.blobs.get(answer.digest)
         if blob is None or (peer.tracker < 0 and not (told and peer.number in told.targets)):
@@ -390,7 +416,7 @@ class Announcer:
                 blob.term = answer.term
                 blob.holder_named(answer.holder, answer.term)
                 # Without a tracker nobody knows what all the others have: hear them first.
-                knows_all = self._has_tracker() or not (self._members or self._s.by_node)
+                knows_all = self._has_tracker() or not (self._candidates.members or self._s.by_node)
                 self._seeder.start(blob, answer.fresh and knows_all)
                 self.track(blob)
         elif answer.holder:

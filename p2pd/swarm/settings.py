@@ -14,7 +14,6 @@ class Settings:
     reach_out_at_once: int = 20  # of one answer; the others reach out too, so that makes about 1.7 times as many
     connections_max: int = 96  # all blobs together
     inbound_max: int = 64  # places are kept free to reach out, else the graph falls apart
-    connects_max: int = 12  # attempts at a time
 
     # downloads
     sources: int = 4  # uploaders that we ask at a time: as many as `places`, or one end of the lines stands idle
@@ -68,6 +67,5 @@ class Settings:
     announce_hungry_s: float = 2.0
     announce_calm_s: float = 15.0
     settle_s: float = 3.0  # after the start: time for a tracker or mDNS to be heard before one's own view counts
-    directory_avoid_s: float = 10.0  # one that could not be reached
     holdings_most: int = 512
     swarms_most: int = 512  # blobs in memory; idle proven ones go first

@@ -206,6 +206,14 @@ class Lab:
         with ThreadPoolExecutor(max_workers=max(1, len(pulls))) as pool:
             return list(pool.map(lambda pull: pull.wait(timeout_s), pulls))
 
+    def cut_off(self, machines: Iterable[Machine]) -> None:
+        """These lose their network without a word, as a rack does that loses its power. For labs with namespaces."""
+        for machine in machines:
+            member = self._member(machine.name)
+            if member is None:
+                raise LabError("only a machine with a namespace can be cut off")
+            run(["ip", "-n", member.namespace, "link", "set", "eth0", "down"])
+
     def received(self, source: str) -> dict[str, int]:
         """Bytes received from "upstream" or "peer" by each node that runs, by name."""
         running = (machine for machine in self.machines if machine.node.process.running)

@@ -32,6 +32,19 @@ def test_the_seeder_dies(warehouse: Warehouse, make_lab: MakeLab) -> None:
     assert copies(lab, image) <= ONE_COPY_AND_A_DEATH
 
 
+def test_most_nodes_lose_their_network(warehouse: Warehouse, make_lab: MakeLab) -> None:
+    """Their connections still look alive, and mDNS shows them for minutes: the others are not to wait for either."""
+    before = warehouse.image("no-tracker/before", one_layer(403, 5_000_000))
+    image = warehouse.image("no-tracker/blob", one_layer(401))
+    waits = {"mirror": {"header_wait": "12s"}}  # who waited for longer would go upstream by itself
+    lab = make_lab(Plan(nodes=9, trackers=0, mdns=True, namespaces=True, rate=10e6, settings=waits))
+    assert_pulled(lab, before, lab.pull_all(reference("no-tracker/before"), unpack=False))
+    left, dark = lab.machines[:3], lab.machines[3:]
+    lab.cut_off(dark)
+    assert_pulled(lab, image, lab.pull_all(reference("no-tracker/blob"), left, unpack=False), left)
+    assert copies(lab, image) <= ONE_COPY
+
+
 def test_a_node_that_knows_nobody_pulls_alone(warehouse: Warehouse, make_lab: MakeLab) -> None:
     image = warehouse.image("no-tracker/alone", one_layer(402, 5_000_000))
     lab = make_lab(Plan(nodes=1, trackers=0, mdns=True, namespaces=True))

@@ -17,8 +17,9 @@ from p2pd.fleet import Identity
 from p2pd.peers import callers as callers_module
 from p2pd.peers import network as network_module
 from p2pd.peers.callers import CALLS_BURST
-from p2pd.peers.network import DIALS_MAX, DIALS_WAITING_MAX, HANDSHAKES_MAX, Network
+from p2pd.peers.network import DIALS_MAX, DIALS_WAITING_MAX, GREETINGS_MAX, HANDSHAKES_MAX, Network
 from p2pd.peers.overtime import calls_of_this_thread
+from p2pd.peers.transport import Transport
 from p2pd.swarm import commands as cmd
 from p2pd.swarm import events as ev
 from p2pd.swarm.messages import RUN_SIZE_MAX, Cancel, Contact, Hello, Ping, Request, Run, encode
@@ -323,6 +324,36 @@ async def test_dials_are_bounded_however_many_contacts_are_named(monkeypatch: py
         assert len(a.network._dialling) == DIALS_MAX + DIALS_WAITING_MAX
         await a.until(ev.ConnectFailed, DIALS_MAX + DIALS_WAITING_MAX)
         assert most == DIALS_MAX
+
+
+async def test_greetings_are_bounded_and_who_is_not_there_holds_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rack that has lost its power is called for five seconds a node: the others are not to wait for that."""
+    greeting = most = 0
+    real = network_module.call
+
+    async def call(host: str, port: int, timeout_s: float, contexts: None, *, by_name: bool) -> Transport:
+        if host == "10.0.0.1":
+            await trio.sleep_forever()
+        return await real(host, port, timeout_s, contexts, by_name=by_name)
+
+    async def shake(transport: Transport, *_: object) -> None:
+        nonlocal greeting, most
+        greeting += 1
+        most = max(most, greeting)
+        await trio.sleep(0.01)
+        greeting -= 1
+        transport.close()
+        raise network_module.ConnectionLost("that will do")
+
+    monkeypatch.setattr(network_module, "call", call)
+    monkeypatch.setattr(network_module, "shake_hands", shake)
+    async with sides("a", "b") as (a, b):
+        dark = min(DIALS_MAX - GREETINGS_MAX, 2 * GREETINGS_MAX)
+        for number in range(dark + 3 * GREETINGS_MAX):
+            host = "10.0.0.1" if number < dark else "127.0.0.1"
+            a.do(cmd.Connect(Contact(number.to_bytes(20, "big"), "x", "", host, b.port)))
+        await a.until(ev.ConnectFailed, 3 * GREETINGS_MAX)
+        assert most == GREETINGS_MAX
 
 
 async def test_silent_strangers_do_not_shut_others_out() -> None:

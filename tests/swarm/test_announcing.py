@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from p2pd.swarm.announcing import GHOST_S, HOLD_TOLD_MAX_S, PATIENCE_S, STAND_BY_S
-from p2pd.swarm.commands import Connect, Failed, Pull, SizeHint
+from p2pd.swarm.commands import Connect, Failed, Pull, Send, SizeHint
 from p2pd.swarm.directory import NEW_S
 from p2pd.swarm.events import ConnectFailed, Evicted, Members, PeerUp, PullEnded, Renamed, Stored, Unwant
 from p2pd.swarm.messages import Announce, Answer, Holdings, Release, Withdraw
@@ -295,10 +295,9 @@ def passed_over(p: Play, seconds: float, *answers: tuple[str, str]) -> dict[str,
         p.wait(0.25)
         for name, _ in p.blamed():
             found[name] = step / 4
-        for directory, holder in answers:
-            if p.sent(directory, Announce):
-                answer = Answer(BLOB, SIZE, contact(holder).node_id, 50, False, "", 0, ())
-                p.hear(directory, answer)
+        asked = [(directory, holder) for directory, holder in answers if p.sent(directory, Announce)]
+        for directory, holder in asked:
+            p.hear(directory, Answer(BLOB, SIZE, contact(holder).node_id, 50, False, "", 0, ()))
     return found
 
 
@@ -431,6 +430,69 @@ def test_one_that_cannot_be_reached_is_passed_over() -> None:
     p.up(second)
     p.wait(0.1)
     assert [a.primary for a in announcements(p, second)] == [True]
+
+
+def test_where_many_are_not_there_the_next_ones_are_called_meanwhile() -> None:
+    """A rack without power is in mDNS for minutes, and each call into it takes seconds."""
+    others = [f"n{i}" for i in range(30)]
+    dark = ranked("me", *others)[:6]
+    assert "me" not in dark
+    p = Play()
+    p.event(Members(tuple(contact(name) for name in others)))
+    p.want()
+    called = {c.contact for c in p.wait(1.0) if isinstance(c, Connect)}
+    assert {contact(name) for name in dark} < called
+    for name in others:
+        if contact(name) in called and name not in dark:
+            p.up(name)
+    told = {p.names[c.peer] for c in p.wait(1.5) if isinstance(c, Send) and isinstance(c.message, Announce)}
+    assert told == set(ranked("me", *others)[6:8]) - {"me"}
+
+
+def test_a_directory_that_says_nothing_is_done_without_until_it_does() -> None:
+    """Its machine may have lost its power: the connection's own bound is 20 s."""
+    others = [f"n{i}" for i in range(30)]
+    first, second, third, *_ = ranked("me", *others)
+    p = met(*others)
+    p.wait(1.0)
+    p.hear(second, Answer(BLOB, SIZE, b"", 0, False, "", 0, ()))
+    for _ in range(10):
+        p.wait(0.25)
+        if p.sent(second, Announce):
+            p.hear(second, Answer(BLOB, SIZE, b"", 0, False, "", 0, ()))
+    p.wait(2.5)
+    assert [a.primary for a in p.sent(second, Announce)][-1:] == [True]
+    assert p.sent(third, Announce)
+    assert p.sent(first, Announce) == []
+    assert p.blamed() == []
+    p.hear(first, Answer(BLOB, SIZE, b"", 0, False, "", 0, ()))
+    p.wait(0.5)
+    assert [a.primary for a in p.sent(first, Announce)] == [True]
+
+
+def test_a_tracker_that_says_nothing_leaves_it_to_the_other_one() -> None:
+    p = Play()
+    for number, name in enumerate(("one", "two")):
+        p.event(PeerUp(77 + number, contact(name), key(name), True, number))
+        p.names[77 + number], p.numbers[name] = name, 77 + number
+    p.want()
+    for _ in range(16):
+        p.wait(0.25)
+        if p.sent("two", Announce):
+            p.hear("two", Answer(BLOB, SIZE, b"", 0, False, "", 0, ()))
+    p.wait(2.5)
+    assert [a.primary for a in p.sent("two", Announce)][-1:] == [True]
+    assert p.sent("one", Announce) == []
+
+
+def test_the_only_tracker_is_waited_for() -> None:
+    """Better than that each node goes its own way."""
+    p = Play()
+    p.tracker()
+    p.up("b")
+    p.want()
+    told = {p.names[c.peer] for c in p.wait(15.0) if isinstance(c, Send) and isinstance(c.message, Announce)}
+    assert told == {"tracker"}
 
 
 def test_a_node_serves_as_a_directory() -> None:
