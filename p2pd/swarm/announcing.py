@@ -113,7 +113,8 @@ class Announcer:
         self.view_changed()
 
     def _has_tracker(self) -> bool:
-        return any(p.tracker >= 0 for p in self._s.peers.values())
+        peers, now = self._s.peers.items(), self._s.now
+        return any(p.tracker >= 0 and not self._candidates.is_lost(number, now) for number, p in peers)
 
     def _holdings(self) -> Holdings:
         newest = list(self._s.stored)[-self._s.settings.holdings_most :]
@@ -143,8 +144,10 @@ class Announcer:
         if self.directory.watching:
             self._deliver(self.directory.tick(self._s.now))
         if self._silent_at <= self._s.now:
-            self._silent_at = self._candidates.next_silent_at(self._s.now)
-            self.view_changed()
+            self._silent_at = self._candidates.changes_at(self._s.now)
+            for digest, told in self._told.items():
+                if told.targets and self._targets(digest) != told.targets:
+                    told.next_at = self._soonest = self._s.now
         if self._soonest > self._s.now:
             return
         self._soonest = NEVER
@@ -226,9 +229,9 @@ class Announcer:
                 need=min(24, need + 2) if need else 0,
             )
             self._tell(target, message)
-            if target != LOCAL and (len(targets) > 1 or not self._has_tracker()):
+            if target != LOCAL:
                 self._candidates.asked(target, now)
-        self._silent_at = min(self._silent_at, self._candidates.next_silent_at(now))
+        self._silent_at = min(self._silent_at, self._candidates.changes_at(now))
 
     def _some_members(self, need: int) -> tuple[Contact, ...]:
         """Of those that mDNS found, so many at random; as a directory does, half of them of this node's zone."""
@@ -282,8 +285,9 @@ class Announcer:
         silent = self._candidates.silent(self._s.now)
         if trackers:
             there = [number for _, number in trackers if number not in silent]
-            # All of them silent: better wait for the first than let each node go its own way.
-            return tuple(there[:2] or (number for _, number in trackers[:2]))
+            if there or self._has_tracker():
+                # All of them silent: wait a while for the first, rather than let each node go its own way.
+                return tuple(there[:2] or (number for _, number in trackers[:2]))
         if self._s.now < self._settles_at:
             return ()
         return self._stand_ins(digest, silent)

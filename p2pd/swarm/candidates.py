@@ -21,6 +21,7 @@ RECALL_MAX_S: Final = 160.0  # ... up to this
 RECALLS_PER_S: Final = 1.0  # for all of them together
 ASK_AGAIN_S: Final = 1.0  # between two announcements that both count as left without an answer
 ANSWER_WAIT_S: Final = 1.0  # for the answer to the second: a directory answers at once
+LOST_WAIT_S: Final = 6.0  # ... for that of a tracker, where there is no other one: without it nodes may disagree
 
 
 @dataclass(slots=True)
@@ -124,13 +125,22 @@ class Candidates:
         return was_silent
 
     def is_silent(self, peer: int, now: float) -> bool:
+        """Whether another one, if there is one, is to be asked in its place."""
+        return self._waits_since(peer, now) >= ANSWER_WAIT_S
+
+    def is_lost(self, peer: int, now: float) -> bool:
+        """Whether it is to be done without in any case."""
+        return self._waits_since(peer, now) >= LOST_WAIT_S
+
+    def _waits_since(self, peer: int, now: float) -> float:
         unheard = self._unheard.get(peer)
-        return unheard is not None and now - unheard.again_at >= ANSWER_WAIT_S
+        return now - unheard.again_at if unheard else -NEVER
 
     def silent(self, now: float) -> set[int]:
         return {peer for peer in self._unheard if self.is_silent(peer, now)}
 
-    def next_silent_at(self, now: float) -> float:
-        """When the next of them counts as silent."""
-        times = [unheard.again_at + ANSWER_WAIT_S for unheard in self._unheard.values()]
+    def changes_at(self, now: float) -> float:
+        """When the next of them counts as silent, or as lost."""
+        starts = [unheard.again_at for unheard in self._unheard.values()]
+        times = [at + wait_s for at in starts for wait_s in (ANSWER_WAIT_S, LOST_WAIT_S)]
         return min((at for at in times if at > now), default=NEVER)

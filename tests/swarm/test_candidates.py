@@ -83,7 +83,7 @@ def test_a_directory_is_silent_when_two_announcements_had_no_answer() -> None:
     c.asked(7, ASK_AGAIN_S / 2)  # of another blob, in the same moment
     assert not c.is_silent(7, 60.0)
     c.asked(7, 2.0)
-    assert c.next_silent_at(2.0) == 2.0 + ANSWER_WAIT_S
+    assert c.changes_at(2.0) == 2.0 + ANSWER_WAIT_S
     assert c.silent(1.9 + ANSWER_WAIT_S) == set()
     assert c.silent(2.0 + ANSWER_WAIT_S) == {7}
     assert c.heard(7, 10.0)
