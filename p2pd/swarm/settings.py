@@ -48,7 +48,6 @@ class Settings:
 
     # news
     news_s: float = 0.03  # between two batches; the first goes out at once. 0.06 loses 0.02 of the bound
-    news_idle_s: float = 0.005  # ... while nothing is sent: 10 MB take a fifth less, 50 MB a twentieth
     news_turns: int = 3  # ... each to one in three of the neighbours, the others hear next: fewer come in vain
     news_to_all: int = 16  # ... unless there are no more than so many
 

@@ -29,16 +29,11 @@ class Teller:
         self._waiting[blob.digest] = None
         if not blob.told:
             blob.told = [0] * self._s.settings.news_turns
-        self.deadline = self._told_at + self._pause_s()
+        self.deadline = self._told_at + self._s.settings.news_s
         if self.deadline <= self._s.now:
             self._send()
         else:
             self._tell_served(blob)
-
-    def _pause_s(self) -> float:
-        """Between two batches: who has something to give, and gives it to nobody, is to be found at once."""
-        settings = self._s.settings
-        return settings.news_s if self._uploads.served() else settings.news_idle_s
 
     def forget(self, digest: bytes) -> None:
         self._waiting.pop(digest, None)
@@ -97,7 +92,7 @@ class Teller:
                 self._gather(blob, turn, haves)
             if any(blob.present & ~told for told in blob.told):
                 self._waiting[digest] = None
-                self.deadline = state.now + self._pause_s()
+                self.deadline = state.now + state.settings.news_s
         messages: dict[tuple[int, ...], News] = {}  # most hear the same
         for number, several in haves.items():
             if len(several) == 1:

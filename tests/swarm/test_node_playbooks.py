@@ -399,13 +399,12 @@ def news(p: Play, name: str) -> list[tuple[int, ...]]:
 
 
 def test_news_go_out_at_once_and_then_in_batches() -> None:
-    p = wanter("b", "c", "d")
-    for name in "cdb":
-        p.join(name)
+    p = wanter("b", "c")
+    p.join("c")
+    p.join("b")
     p.ever.clear()
     fetch(p, "b", 1)
     assert news(p, "c") == [(1,)]  # nothing was told for a while: no reason to wait
-    p.request("d", 1, 1)  # its line is not idle from here on
     fetch(p, "b", 2, 3)
     p.wait(0.02)
     assert news(p, "c") == [(1,)]
@@ -417,19 +416,6 @@ def test_news_go_out_at_once_and_then_in_batches() -> None:
     assert news(p, "c") == [(1,), (2, 3), (4,)]
     p.wait(1)
     assert p.told(Have) == {}
-
-
-def test_who_sends_nothing_tells_its_news_sooner() -> None:
-    """Its line is idle: the sooner others know, the sooner it is not."""
-    p = wanter("b", "c")
-    p.join("c")
-    p.join("b")
-    p.ever.clear()
-    fetch(p, "b", 1)
-    fetch(p, "b", 2, 3)
-    assert news(p, "c") == [(1,)]
-    p.wait(0.006)
-    assert news(p, "c") == [(1,), (2, 3)]
 
 
 def test_news_say_how_many_pieces_are_here() -> None:
@@ -538,10 +524,10 @@ def test_many_neighbours_hear_in_turns() -> None:
     first = [name for name in names if news(p, name)]
     assert 9 <= len(first) <= 11
     fetch(p, "b", 3)
-    p.wait(0.006)
+    p.wait(0.031)
     second = [name for name in names if news(p, name) == [(2, 3)]]
     assert 9 <= len(second) <= 11
-    p.wait(0.011)
+    p.wait(0.06)
     assert [name for name in names if news(p, name) not in ([(2, 3)], [(2,), (3,)])] == []
     assert [name for name in names if news(p, name)[0] == (2,)] == first
     p.wait(1)
