@@ -206,7 +206,7 @@ class Lab:
         with ThreadPoolExecutor(max_workers=max(1, len(pulls))) as pool:
             return list(pool.map(lambda pull: pull.wait(timeout_s), pulls))
 
-    def cut_off(self, machines: Iterable[Machine]) -> None:
+    def cut_off(self, machines: Iterable[Machine | Tracker]) -> None:
         """These lose their network without a word, as a rack does that loses its power. For labs with namespaces."""
         for machine in machines:
             member = self._member(machine.name)

@@ -57,6 +57,19 @@ def test_a_new_pull_while_the_only_tracker_is_gone(warehouse: Warehouse, make_la
     assert copies(lab, image) <= ONE_COPY_AND_A_DEATH
 
 
+@pytest.mark.parametrize("trackers", [1, 2], ids=["only", "first"])
+def test_its_machine_loses_the_network(warehouse: Warehouse, make_lab: MakeLab, trackers: int) -> None:
+    """Its connections look alive for 20 s, which is longer than these clients wait before they go upstream."""
+    first = warehouse.image("tracker-death/small", one_layer(303, 3_000_000))
+    image = warehouse.image("tracker-death/blob", one_layer(301))
+    waits = {"mirror": {"header_wait": "16s"}}
+    lab = make_lab(Plan(nodes=3, trackers=trackers, rate=20e6, namespaces=True, settings=waits))
+    assert_pulled(lab, first, lab.pull_all(reference("tracker-death/small")))
+    lab.cut_off(lab.trackers[:1])
+    assert_pulled(lab, image, lab.pull_all(reference("tracker-death/blob")))
+    assert copies(lab, image) <= ONE_COPY
+
+
 def test_the_tracker_and_the_seeder_at_once(warehouse: Warehouse, make_lab: MakeLab) -> None:
     image = warehouse.image("tracker-death/blob", one_layer(301))
     lab = make_lab(Plan(nodes=4, rate=8e6))
