@@ -74,6 +74,19 @@ def test_the_seeder_dies_without_a_tracker(seed: int) -> None:
     assert world.upstream_copies(blob) <= COPIES_MAX + 0.02
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("ghosts", [8, 60, 300])
+def test_most_of_what_mdns_shows_is_not_there(seed: int, ghosts: int) -> None:
+    """A rack has lost its power, or somebody on the network makes names up."""
+    blob = digest_of(f"blob {seed}")
+    world = World(6, seed, trackers=0)
+    world.announce_members(ghosts)
+    began = begin(world, blob)
+    end(world, blob)
+    assert world.upstream_copies(blob) == 1.0
+    assert world.now - began <= 1.3 * bound(SIZE, 6) + 3 + 2.5 * ghosts / 50
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_the_seeder_starts_again_with_what_it_had(seed: int) -> None:
     blob = digest_of(f"blob {seed}")

@@ -24,6 +24,7 @@ from p2pd.swarm.voucher import node_id
 from tests.swarm.fakes import signer, true_states, verify
 
 LATENCY_S = 0.001
+SILENT_CALL_S = 5.0  # until a call that nobody answers has failed: the daemon's bound
 EVENTS_MAX = 3_000_000  # a livelock ends here, not never
 NEVER = float("inf")
 
@@ -121,9 +122,10 @@ class World:
         for place, server in enumerate(self.servers):
             self.at(self.now + LATENCY_S, lambda h=host, s=server, p=place: self.join_tracker(h, s, p))
 
-    def announce_members(self) -> None:
-        """What mDNS does: everybody hears of everybody alive."""
+    def announce_members(self, ghosts: int = 0) -> None:
+        """What mDNS does: everybody hears of everybody alive, and of so many that are nowhere."""
         contacts = tuple(h.node.state.me for h in self.hosts if h.alive)
+        contacts += tuple(Contact(node_id(b"ghost %d" % i), "ghost", "", "nowhere", 1) for i in range(ghosts))
         for host in self.hosts:
             others = tuple(c for c in contacts if c != host.node.state.me)
             self.at(self.now, lambda h=host, o=others: self.tell(h, ev.Members(o)))
@@ -299,7 +301,8 @@ class World:
         if contact.node_id in host.connecting:
             return
         host.connecting.add(contact.node_id)
-        self.at(self.now + 3 * LATENCY_S, lambda: self.connected(host, contact))
+        takes = SILENT_CALL_S if contact.host == "nowhere" else 3 * LATENCY_S
+        self.at(self.now + takes, lambda: self.connected(host, contact))
 
     def connected(self, host: Host, contact: Contact) -> None:
         host.connecting.discard(contact.node_id)
