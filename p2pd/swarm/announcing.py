@@ -360,7 +360,8 @@ class Announcer:
         if blob is None or (peer.tracker < 0 and not (told and peer.number in told.targets)):
             return
         if peer.number in self._passed_over:
-            if not blob.hungry or answer.holder != self._s.me.node_id:
+            is_mine = answer.holder == self._s.me.node_id and answer.term != blob.given_back
+            if not blob.hungry or not is_mine or blob.term:
                 return
             # It has mended it after all, and waits for this node now.
             del self._passed_over[peer.number]
@@ -459,6 +460,9 @@ class Announcer:
     def lose(self, blob: Blob) -> None:
         """Stop pulling, keep serving."""
         self._note_failure(blob, only_lost=True)
+        blob.given_back = (
+            blob.term or blob.given_back
+        )  # another directory goes on naming this node until it hears of it
         blob.term = 0
         if not blob.alone:
             self._seeder.stop(blob)

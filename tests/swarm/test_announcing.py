@@ -447,6 +447,50 @@ def test_where_many_are_not_there_the_next_ones_are_called_meanwhile() -> None:
     assert told == set(ranked("me", *others)[6:8]) - {"me"}
 
 
+def two_trackers() -> Play:
+    """A node that wants the blob, connected to the trackers "one" and "two"."""
+    p = Play()
+    for number, name in enumerate(("one", "two")):
+        p.event(PeerUp(77 + number, contact(name), key(name), True, number))
+        p.names[77 + number], p.numbers[name] = name, 77 + number
+    p.want()
+    p.wait(0)
+    return p
+
+
+def test_a_lost_lease_is_not_taken_again_from_who_has_not_heard_of_it() -> None:
+    """Two trackers name different holders: the node would lose the lease and take it, with each answer."""
+    p = two_trackers()
+    p.hear("two", Answer(BLOB, SIZE, contact("me").node_id, 8, True, "", 0, ()))
+    p.wait(0)
+    assert p.blob().term == 8
+    p.hear("one", Answer(BLOB, SIZE, contact("other").node_id, 9, False, "", 0, ()))
+    p.hear("two", Answer(BLOB, SIZE, contact("me").node_id, 8, False, "", 0, ()))
+    assert p.blob().term == 0
+    told = [c.message for c in p.wait(1.0) if isinstance(c, Send) and isinstance(c.message, Announce)]
+    assert {(a.term, a.heard) for a in told} == {(0, 9)}
+    assert len(told) == 2
+    p.hear("two", Answer(BLOB, SIZE, contact("me").node_id, 10, False, "", 0, ()))
+    assert p.blob().term == 10
+
+
+def test_a_directory_that_was_passed_over_does_not_count_again_for_a_lease_that_is_held_anyway() -> None:
+    """It would be passed over and count again with each announcement, a hundred times a second."""
+    p = two_trackers()
+    starving = digest_of("starving")
+    p.want(digest=starving)
+    said = 0
+    for _ in range(200):
+        p.wait(0.1)
+        said += len(p.told(Announce).get("one", ()))
+        for name in [name for name in ("one", "two") if p.sent(name, Announce)]:
+            p.hear(name, Answer(BLOB, SIZE, contact("me").node_id, 1, True, "", 0, ()))
+            p.hear(name, Answer(starving, SIZE, contact("b").node_id, 1, False, "", 0, ()))
+    assert said < 40
+    p.wait(1.9)
+    assert p.told(Announce).get("one", []) == []
+
+
 def test_a_directory_that_says_nothing_is_done_without_until_it_does() -> None:
     """Its machine may have lost its power: the connection's own bound is 20 s."""
     others = [f"n{i}" for i in range(30)]
@@ -469,11 +513,7 @@ def test_a_directory_that_says_nothing_is_done_without_until_it_does() -> None:
 
 
 def test_a_tracker_that_says_nothing_leaves_it_to_the_other_one() -> None:
-    p = Play()
-    for number, name in enumerate(("one", "two")):
-        p.event(PeerUp(77 + number, contact(name), key(name), True, number))
-        p.names[77 + number], p.numbers[name] = name, 77 + number
-    p.want()
+    p = two_trackers()
     for _ in range(16):
         p.wait(0.25)
         if p.sent("two", Announce):
