@@ -74,7 +74,7 @@ async def shake_hands(
             raise
         member = node_id(transport.peer_key)
         avoided.add(member)
-        raise ProtocolError(f"node {member.hex()[:16]} {error}; it is avoided for {AVOIDED_S:g} s") from None
+        raise ProtocolError(f"node {member.hex()[:16]}: {error}; it is avoided for {AVOIDED_S:g} s") from None
     except BaseException:
         transport.close()
         raise

@@ -107,9 +107,9 @@ class Announcer:
         self.view_changed()
 
     def peer_down(self, peer: Peer) -> None:
+        self._candidates.heard(peer.number, self._s.now)
         if peer.tracker < 0:
             self._deliver(self.directory.disconnected(peer.contact.node_id, self._s.now))
-        self._candidates.heard(peer.number, self._s.now)
         self.view_changed()
 
     def _has_tracker(self) -> bool:
@@ -460,9 +460,8 @@ class Announcer:
     def lose(self, blob: Blob) -> None:
         """Stop pulling, keep serving."""
         self._note_failure(blob, only_lost=True)
-        blob.given_back = (
-            blob.term or blob.given_back
-        )  # another directory goes on naming this node until it hears of it
+        # The directory that granted it goes on naming this node, until it has heard that it makes way.
+        blob.given_back = blob.term or blob.given_back
         blob.term = 0
         if not blob.alone:
             self._seeder.stop(blob)

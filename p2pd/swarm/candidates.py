@@ -2,7 +2,7 @@
 
 mDNS shows a machine for minutes after it has lost its power or its network, and TCP takes as long as the connection's
 own bound to notice. So a member that does not answer a call is done without until it does, and a directory that leaves
-announcements without an answer is, until it says something.
+announcements without an answer is, until it says something, or for a minute.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ RECALLS_PER_S: Final = 1.0  # for all of them together
 ASK_AGAIN_S: Final = 1.0  # between two announcements that both count as left without an answer
 ANSWER_WAIT_S: Final = 1.0  # for the answer to the second: a directory answers at once
 LOST_WAIT_S: Final = 6.0  # ... for that of a tracker, where there is no other one: without it nodes may disagree
+STALE_S: Final = 60.0  # after a call was due, or an answer: what was seen so long ago says nothing any more
 
 
 @dataclass(slots=True)
@@ -65,7 +66,8 @@ class Candidates:
 
     def called(self, node: bytes, now: float) -> Contact:
         """Its contact, to call it; from now on it has little time to answer."""
-        call = self._calls.setdefault(node, Call(now, now + RECALL_S))
+        call = self._call_of(node, now) or Call(now, now + RECALL_S)
+        self._calls[node] = call
         if call.again_at <= now:
             call.again_at = now + call.pause_s
         return self.members[node]
@@ -74,7 +76,8 @@ class Candidates:
         """A call failed."""
         if node not in self.members:
             return
-        call = self._calls.setdefault(node, Call(now, now))
+        call = self._call_of(node, now) or Call(now, now)
+        self._calls[node] = call
         if call.failed:
             call.pause_s = min(2 * call.pause_s, RECALL_MAX_S)
         call.failed = True
@@ -85,7 +88,7 @@ class Candidates:
 
     def is_waited_for_long(self, node: bytes, now: float) -> bool:
         """Whether a call may well come to nothing, so that others are to be called meanwhile."""
-        call = self._calls.get(node)
+        call = self._call_of(node, now)
         return call is not None and now - call.since >= AHEAD_S
 
     def reachable(self, now: float) -> set[bytes]:
@@ -95,8 +98,13 @@ class Candidates:
         return {node for node in self.members if not self._is_out(node, now)}
 
     def _is_out(self, node: bytes, now: float) -> bool:
-        call = self._calls.get(node)
+        call = self._call_of(node, now)
         return call is not None and (call.failed or now - call.since > CALL_WAIT_S)
+
+    def _call_of(self, node: bytes, now: float) -> Call | None:
+        """What came of the last call, unless nobody has wanted to know for long: the node may be back since."""
+        call = self._calls.get(node)
+        return call if call and now < call.again_at + STALE_S else None
 
     def to_recall(self, now: float) -> Contact | None:
         """One of those that did not answer, whose time has come again."""
@@ -113,7 +121,7 @@ class Candidates:
     def asked(self, peer: int, now: float) -> None:
         """It was told of something, and is to answer."""
         unheard = self._unheard.get(peer)
-        if unheard is None:
+        if unheard is None or now - unheard.again_at >= STALE_S:
             self._unheard[peer] = Unheard(now)
         elif unheard.again_at == NEVER and now - unheard.since >= ASK_AGAIN_S:
             unheard.again_at = now
@@ -126,13 +134,13 @@ class Candidates:
 
     def is_silent(self, peer: int, now: float) -> bool:
         """Whether another one, if there is one, is to be asked in its place."""
-        return self._waits_since(peer, now) >= ANSWER_WAIT_S
+        return ANSWER_WAIT_S <= self._waited_s(peer, now) < STALE_S
 
     def is_lost(self, peer: int, now: float) -> bool:
         """Whether it is to be done without in any case."""
-        return self._waits_since(peer, now) >= LOST_WAIT_S
+        return LOST_WAIT_S <= self._waited_s(peer, now) < STALE_S
 
-    def _waits_since(self, peer: int, now: float) -> float:
+    def _waited_s(self, peer: int, now: float) -> float:
         unheard = self._unheard.get(peer)
         return now - unheard.again_at if unheard else -NEVER
 

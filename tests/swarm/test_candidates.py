@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from p2pd.swarm.candidates import ANSWER_WAIT_S, ASK_AGAIN_S, CALL_WAIT_S, RECALL_MAX_S, RECALL_S, Candidates
+from p2pd.swarm.candidates import ANSWER_WAIT_S, ASK_AGAIN_S, CALL_WAIT_S, RECALL_MAX_S, RECALL_S, STALE_S, Candidates
 from p2pd.swarm.messages import Contact
 from tests.swarm.fakes import contact
 
@@ -89,3 +89,21 @@ def test_a_directory_is_silent_when_two_announcements_had_no_answer() -> None:
     assert c.heard(7, 10.0)
     assert c.silent(10.0) == set()
     assert not c.heard(7, 10.0)
+
+
+def test_what_was_seen_long_ago_says_nothing() -> None:
+    """Where nothing was pulled meanwhile, nobody was called again, and nobody asked: they may well be there now."""
+    c = candidates(A)
+    c.unreachable(A.node_id, 0.0)
+    assert c.reachable(RECALL_S + STALE_S - 1) == set()
+    assert c.reachable(RECALL_S + STALE_S) == {A.node_id}
+    c.called(A.node_id, 100.0)
+    assert c.reachable(100.0 + CALL_WAIT_S) == {A.node_id}
+    c.asked(7, 0.0)
+    c.asked(7, 2.0)
+    assert c.silent(1.0 + STALE_S) == {7}
+    assert c.silent(2.0 + STALE_S) == set()
+    c.asked(7, 100.0)
+    assert c.silent(104.0) == set()
+    c.asked(7, 104.0)
+    assert c.silent(104.0 + ANSWER_WAIT_S) == {7}
